@@ -1,1 +1,28 @@
-//! core
+//! Everything about Azure Bastion that can be decided without a socket, a clock or a file: names of
+//! resources, clouds, what a Bastion host allows, the shapes of its requests and answers, and when a
+//! failed connection is worth another try. It leaves out all input and output: time is a parameter,
+//! random numbers are a parameter, and bytes are slices.
+
+mod bastion;
+mod cloud;
+mod data_plane;
+mod error;
+mod fault;
+mod plan;
+mod provider;
+mod resource_id;
+mod retry;
+mod secret;
+mod target;
+
+pub use bastion::{BastionHost, Sku};
+pub use cloud::Cloud;
+pub use data_plane::{Grant, GrantError, service_message};
+pub use error::Error;
+pub use fault::Fault;
+pub use plan::{Entry, Plan, Refusal};
+pub use provider::{AccessToken, AuthError, Freshness, Provider, TokenRequest};
+pub use resource_id::ResourceId;
+pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, verdict};
+pub use secret::Secret;
+pub use target::{Target, TargetKind};

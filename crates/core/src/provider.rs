@@ -1,0 +1,143 @@
+//! Signing in to Azure, as the rest of the program sees it: one trait and what goes in and out of it. It
+//! leaves out every way to do it; those are in `bastide-auth`.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::{Fault, Secret};
+
+/// A way to sign in to Azure.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The name that `--credential` knows it by, for messages.
+    fn name(&self) -> &str;
+
+    /// An access token for what `request` asks.
+    ///
+    /// Cancel safe: a dropped future leaves nothing behind but, at most, a token that nobody uses.
+    ///
+    /// # Errors
+    /// [`AuthError`], which says whether another provider may be tried.
+    async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError>;
+}
+
+/// What a token has to be good for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenRequest {
+    /// The scope, such as `https://management.azure.com/.default` (protocol.md §7).
+    pub scope: String,
+    /// The tenant that has to issue it; `None` = the provider's own.
+    pub tenant: Option<String>,
+    /// Whether a token from a cache will do.
+    pub freshness: Freshness,
+}
+
+impl TokenRequest {
+    /// A token for this scope from the provider's own tenant, cached or not.
+    pub fn new(scope: impl Into<String>) -> Self {
+        Self { scope: scope.into(), tenant: None, freshness: Freshness::Cached }
+    }
+}
+
+/// Whether a token from a cache will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Any token that is still valid for a while.
+    Cached,
+    /// A new one: the service has refused the one before (401).
+    New,
+}
+
+/// An access token and its end.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// The token, without `Bearer`.
+    pub secret: Secret,
+    /// When it stops being accepted.
+    pub expires_on: SystemTime,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// This provider has nothing to sign in with: the next one may be tried.
+    #[error("{provider} is not set up: {reason}")]
+    Unavailable {
+        /// The provider's name.
+        provider: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// None of several providers could sign in; each with its reason.
+    #[error("not signed in to Azure: {}", tried.join("; "))]
+    NotSignedIn {
+        /// What was tried, in order, and why it was passed over.
+        tried: Vec<String>,
+    },
+    /// Entra ID, or the tool that was asked, said no.
+    #[error("{provider} was refused: {message}")]
+    Refused {
+        /// The provider's name.
+        provider: String,
+        /// What was said, with its `AADSTS` code.
+        message: String,
+        /// What to do next, where that is known.
+        hint: Option<String>,
+    },
+    /// The way to Entra ID is broken.
+    #[error("{provider} cannot reach the sign-in service")]
+    Network {
+        /// The provider's name.
+        provider: String,
+        /// What broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("{provider} gave no answer within {} s", after.as_secs())]
+    TimedOut {
+        /// The provider's name.
+        provider: String,
+        /// The limit that ran out.
+        after: Duration,
+    },
+}
+
+impl AuthError {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            AuthError::Unavailable { .. } | AuthError::NotSignedIn { .. } => {
+                "sign in with `az login`, or set \
+                 AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for a service principal"
+                    .into()
+            }
+            AuthError::Refused { hint: Some(hint), .. } => hint.clone(),
+            AuthError::Refused { .. } => {
+                "check tenant, client id and secret; `az login` signs in anew".into()
+            }
+            AuthError::Network { .. } => {
+                "check the network, --proxy and --ca-bundle; the sign-in service must be reachable over HTTPS"
+                    .into()
+            }
+            AuthError::TimedOut { .. } => {
+                "try again; if the Azure CLI hangs, `az account get-access-token` shows \
+                 why"
+                .into()
+            }
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            AuthError::Network { .. } => Fault::Network,
+            AuthError::Unavailable { .. }
+            | AuthError::NotSignedIn { .. }
+            | AuthError::Refused { .. }
+            | AuthError::TimedOut { .. } => Fault::SignIn,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! How one attempt at a connection ended, and whether another is worth making (protocol.md §4). It leaves out
+//! waiting and trying: the relay does that.
+
+use std::time::Duration;
+
+/// How one attempt at a connection ended, as seen by the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The local side is done, and everything that was on its way was delivered.
+    LocalClosed,
+    /// The local side broke: it reset the connection, or stopped reading.
+    LocalBroken(String),
+    /// The service sent a close frame; 1005 stands for one without a code (RFC 6455 §7.4.1).
+    Closed {
+        /// The close code.
+        code: u16,
+        /// The reason that came with it; often empty.
+        reason: String,
+    },
+    /// The service ended the connection without a close frame.
+    Eof,
+    /// The connection to the service broke.
+    Broken(String),
+    /// `HTTP/1.` where the first frame belongs: the proxy layer of the service refused after its `101`.
+    ProxyRefused {
+        /// The status of that raw answer, such as 400.
+        status: Option<u16>,
+    },
+    /// Something that RFC 6455 does not allow.
+    Malformed(&'static str),
+    /// Nothing came back from the VM in time.
+    Silent,
+    /// The mint or the upgrade failed in a way that another try may mend: status and message.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// How long the service asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The connection to the service could not be opened.
+    Unreachable,
+    /// The tunnel is being shut down.
+    Stopped,
+}
+
+/// Whether anything had come back from the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Not a byte: the bytes sent so far can be sent again over a new connection.
+    Nothing,
+    /// Something, or more was sent than is kept: another attempt would corrupt the stream.
+    Something,
+}
+
+/// One attempt: which it was, how it ended, and whether the VM was heard.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// 1 for the first.
+    pub number: u32,
+    /// How it ended.
+    pub end: &'a End,
+    /// Whether the VM was heard.
+    pub heard: Heard,
+}
+
+/// How often and how fast to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Further attempts after the first. Default 4: five tries in all, as Microsoft's own CI makes
+    /// (peers.md §1.1, agentbaker).
+    pub retries: u32,
+    /// The pause before the second attempt; it doubles. Default 500 ms.
+    pub first_pause: Duration,
+    /// No pause is longer, nor is a longer `Retry-After` waited for. Default 10 s (peers.md F16).
+    pub longest_pause: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { retries: 4, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(10) }
+    }
+}
+
+/// What to do after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is over.
+    Stop,
+    /// Mint anew and try again after this pause.
+    Again(Duration),
+}
+
+/// Judges an attempt. `jitter` is a random number from 0 to 1, which spreads the clients of a sick service.
+pub fn verdict(policy: &RetryPolicy, attempt: Attempt<'_>, jitter: f64) -> Verdict {
+    if attempt.heard == Heard::Something || attempt.number > policy.retries || !is_curable(attempt.end) {
+        return Verdict::Stop;
+    }
+    let doubled = policy.first_pause.saturating_mul(1 << (attempt.number - 1).min(10));
+    // Half of the pause is fixed, half is chance ("equal jitter").
+    let pause = doubled.min(policy.longest_pause).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+    match attempt.end {
+        End::Refused { retry_after: Some(asked), .. } if *asked > policy.longest_pause => Verdict::Stop,
+        End::Refused { retry_after: Some(asked), .. } => Verdict::Again(pause.max(*asked)),
+        _ => Verdict::Again(pause),
+    }
+}
+
+/// Whether a new mint, which may land on another node, can help (protocol.md §4).
+fn is_curable(end: &End) -> bool {
+    match end {
+        End::Closed { code, .. } => matches!(code, 1001 | 1005 | 1006 | 1011 | 1012 | 1013),
+        End::Refused { status, .. } => matches!(status, 404 | 408 | 429 | 500..=599),
+        End::Eof
+        | End::Broken(_)
+        | End::ProxyRefused { .. }
+        | End::Malformed(_)
+        | End::Silent
+        | End::Unreachable => true,
+        End::LocalClosed | End::LocalBroken(_) | End::Stopped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(number: u32, end: End, heard: Heard) -> Verdict {
+        verdict(&RetryPolicy::default(), Attempt { number, end: &end, heard }, 1.0)
+    }
+
+    #[test]
+    fn a_sick_service_is_tried_again_until_the_vm_was_heard() {
+        let half_second = Verdict::Again(Duration::from_millis(500));
+        for end in [
+            End::Eof,
+            End::Silent,
+            End::Broken("reset".into()),
+            End::ProxyRefused { status: Some(400) },
+            End::Closed { code: 1011, reason: String::new() },
+            End::Refused { status: 503, retry_after: None },
+        ] {
+            assert_eq!(judge(1, end.clone(), Heard::Nothing), half_second, "{end:?}");
+            assert_eq!(judge(1, end.clone(), Heard::Something), Verdict::Stop, "{end:?}");
+            assert_eq!(judge(5, end.clone(), Heard::Nothing), Verdict::Stop, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn what_another_try_cannot_mend_stops() {
+        for end in [
+            End::LocalClosed,
+            End::Stopped,
+            End::Closed { code: 1000, reason: String::new() },
+            End::Refused { status: 403, retry_after: None },
+            End::Refused { status: 429, retry_after: Some(Duration::from_secs(3600)) },
+        ] {
+            assert_eq!(judge(1, end.clone(), Heard::Nothing), Verdict::Stop, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_obey_the_service() {
+        assert_eq!(judge(4, End::Eof, Heard::Nothing), Verdict::Again(Duration::from_secs(4)));
+        let policy = RetryPolicy { retries: 90, ..RetryPolicy::default() };
+        let late = Attempt { number: 80, end: &End::Eof, heard: Heard::Nothing };
+        assert_eq!(verdict(&policy, late, 1.0), Verdict::Again(Duration::from_secs(10)));
+        assert_eq!(verdict(&policy, late, 0.0), Verdict::Again(Duration::from_secs(5)));
+        let asked = End::Refused { status: 429, retry_after: Some(Duration::from_secs(7)) };
+        assert_eq!(judge(1, asked, Heard::Nothing), Verdict::Again(Duration::from_secs(7)));
+    }
+}
