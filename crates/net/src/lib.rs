@@ -1,1 +1,131 @@
-//! net
+//! The only way out of the process: names, TCP, proxies, TLS roots, HTTP/1.1 and its upgrade. It does
+//! not know what Bastion is, reads no environment but through [`ProxyRules::from_environment`], follows
+//! no redirect, and has no switch that turns TLS verification off.
+//!
+//! A [`Network`] is made once from [`Options`] and cloned freely. Requests go through
+//! [`Network::send`]; a connection of one's own comes from [`Network::dial`] and [`Network::upgrade`].
+//! Every wait ends: see [`Options`].
+
+mod chain;
+mod dial;
+mod error;
+mod http;
+mod options;
+mod origin;
+mod proxy;
+mod tls;
+mod upgrade;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+
+pub use crate::chain::{Certificate, Chain, Distrust};
+pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
+pub use crate::options::{Keepalive, Options};
+pub use crate::origin::Origin;
+pub use crate::proxy::ProxyRules;
+pub use crate::upgrade::Upgrade;
+pub use crate::wire::Wire;
+
+use crate::dial::{Deadline, Dialer};
+use crate::http::Pool;
+use crate::tls::Tls;
+
+/// The way out, with one set of roots, proxies and time limits, and its kept-alive connections. A
+/// cheap handle: clones share everything. When the last one is dropped, idle connections are closed.
+#[derive(Clone)]
+pub struct Network {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dialer: Dialer,
+    pool: Pool,
+    answer_timeout: Duration,
+}
+
+impl Network {
+    /// Reads the CA bundles and the system's roots; opens no connection.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] names the file that cannot be used; [`Error::TrustStore`] says that the
+    /// system has no roots.
+    pub fn new(options: Options) -> Result<Network, Error> {
+        let dialer = Dialer {
+            tls: Tls::new(&options.ca_bundles)?,
+            proxy: options.proxy,
+            timeout: options.dial_timeout,
+            keepalive: options.keepalive,
+        };
+        Ok(Network::over(dialer, options.answer_timeout))
+    }
+
+    /// The same way out without any proxy, and with connections of its own: for addresses that mean
+    /// another machine when a proxy asks for them, as that of the instance metadata service does.
+    #[must_use]
+    pub fn without_proxy(&self) -> Network {
+        let dialer = Dialer { proxy: ProxyRules::none(), ..self.shared.dialer.clone() };
+        Network::over(dialer, self.shared.answer_timeout)
+    }
+
+    /// Opens a connection of one's own to `origin`: name resolution, TCP to the first address that
+    /// answers, a tunnel through the proxy when one is due, and TLS when the origin is `https`. All of
+    /// it within [`Options::dial_timeout`].
+    ///
+    /// Cancel safe: dropping the future closes what was open.
+    ///
+    /// # Errors
+    /// Every [`Error`] but [`Error::TooLarge`] of a body; [`Error::is_connect`] holds for them.
+    pub async fn dial(&self, origin: &Origin) -> Result<Wire, Error> {
+        self.shared.dialer.dial(origin).await
+    }
+
+    /// Sends a request with an absolute URI over a kept-alive connection, or a new one, and collects
+    /// the answer, up to 16 MiB. All of it within [`Options::answer_timeout`]. Every status is an
+    /// answer and none is followed.
+    ///
+    /// A request that finds its kept-alive connection closed before anything of it was written goes
+    /// out again on another; one that may have left never does.
+    ///
+    /// Not cancel safe: dropping the future leaves open whether the server has acted.
+    ///
+    /// # Errors
+    /// Every [`Error`]. The server can't have acted when [`Error::is_connect`] holds.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        let origin = Origin::parse(&request.uri().to_string())?;
+        let deadline = Deadline::after(self.shared.answer_timeout);
+        let exchange = self.shared.pool.send(request, &origin);
+        deadline.bound(Step::Answer, &origin.peer(), Box::pin(exchange)).await
+    }
+
+    /// Asks on `wire` for another protocol. `request` has an absolute URI and all headers that the
+    /// protocol needs; `Host` is added when it is missing. The head of the answer has to come within
+    /// [`Options::answer_timeout`].
+    ///
+    /// Cancel safe in that dropping the future closes the connection; whether the server has seen the
+    /// request stays open.
+    ///
+    /// # Errors
+    /// Those of an exchange: [`Error::Timeout`], [`Error::Closed`], [`Error::Reset`],
+    /// [`Error::TooLarge`], [`Error::Answer`]. Another status than 101 is [`Upgrade::Refused`].
+    pub async fn upgrade(&self, wire: Wire, mut request: Request<()>) -> Result<Upgrade, Error> {
+        let origin = upgrade::to_origin_form(&mut request)?;
+        let deadline = Deadline::after(self.shared.answer_timeout);
+        Box::pin(upgrade::exchange(wire, request, &origin.peer(), Step::Answer, &deadline)).await
+    }
+
+    fn over(dialer: Dialer, answer_timeout: Duration) -> Network {
+        Network { shared: Arc::new(Shared { pool: Pool::new(dialer.clone()), dialer, answer_timeout }) }
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Network").field("proxy", &self.shared.dialer.proxy).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,271 @@
+//! A connection, plain or TLS, and the buffers below TLS that make it fast. Leaves out how it came
+//! about (`dial`) and what is said over it.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::io::poll_read_buf;
+
+/// A connection to an origin, plain or TLS, through a proxy or not.
+///
+/// Vectored writes reach TLS in one piece: many small frames leave as few system calls. Shutting it
+/// down sends TLS' `close_notify` and then a TCP FIN; what the other end still has to say can be
+/// read after that. Dropping it closes it at once.
+///
+/// The other end's FIN reads as the end of the stream even when no `close_notify` came before it:
+/// both end a connection (protocol.md §3). [`Wire::cut_short`] tells them apart.
+pub struct Wire {
+    layer: Layer,
+    cut_short: bool,
+}
+
+impl Wire {
+    /// Whether the stream ended without TLS' `close_notify`, so that somebody on the way may have
+    /// cut it. False on a plain connection and before the end.
+    #[must_use]
+    pub fn cut_short(&self) -> bool {
+        self.cut_short
+    }
+
+    pub(crate) fn new(layer: Layer) -> Wire {
+        Wire { layer, cut_short: false }
+    }
+
+    pub(crate) fn into_layer(self) -> Layer {
+        self.layer
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        if wire.cut_short {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut wire.layer).poll_read(context, into)) {
+            // rustls says it so; a TCP stream never does.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                wire.cut_short = true;
+                Poll::Ready(Ok(()))
+            }
+            outcome => Poll::Ready(outcome),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.layer).poll_write(context, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.layer).poll_write_vectored(context, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.layer.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.layer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.layer).poll_shutdown(context)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.layer {
+            Layer::Tcp(_) => "plain",
+            Layer::Tls(_) => "TLS",
+        };
+        formatter.debug_struct("Wire").field("kind", &kind).field("cut_short", &self.cut_short).finish()
+    }
+}
+
+/// TCP, or TLS over another layer: twice when the proxy itself is reached over TLS.
+pub(crate) enum Layer {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<ReadAhead>>),
+}
+
+impl AsyncRead for Layer {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Layer::Tcp(tcp) => Pin::new(tcp).poll_read(context, into),
+            Layer::Tls(tls) => Pin::new(tls).poll_read(context, into),
+        }
+    }
+}
+
+impl AsyncWrite for Layer {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Layer::Tcp(tcp) => Pin::new(tcp).poll_write(context, from),
+            Layer::Tls(tls) => Pin::new(tls).poll_write(context, from),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Layer::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(context, from),
+            Layer::Tls(tls) => Pin::new(tls).poll_write_vectored(context, from),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Layer::Tcp(tcp) => tcp.is_write_vectored(),
+            Layer::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Layer::Tcp(tcp) => Pin::new(tcp).poll_flush(context),
+            Layer::Tls(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Layer::Tcp(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Layer::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+/// What stands below TLS: rustls asks for 4 KiB at a time and takes at most one record (16 KiB), so
+/// that a fast download would cost a system call for each of them. The buffer exists only while
+/// bytes are in it: an idle connection holds none.
+pub(crate) struct ReadAhead {
+    below: Layer,
+    ahead: BytesMut,
+}
+
+impl ReadAhead {
+    pub(crate) fn new(below: Layer) -> ReadAhead {
+        ReadAhead { below, ahead: BytesMut::new() }
+    }
+}
+
+impl AsyncRead for ReadAhead {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ReadAhead { below, ahead } = self.get_mut();
+        if ahead.is_empty() {
+            ahead.reserve(READ_AHEAD);
+            let outcome = poll_read_buf(Pin::new(below), context, ahead);
+            if ahead.is_empty() {
+                *ahead = BytesMut::new();
+            }
+            ready!(outcome)?;
+        }
+        let length = ahead.len().min(into.remaining());
+        ahead.copy_to_slice(into.initialize_unfilled_to(length));
+        into.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ReadAhead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.below).poll_write(context, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.below).poll_write_vectored(context, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.below.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.below).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.below).poll_shutdown(context)
+    }
+}
+
+/// Bytes read from the socket at once: four full TLS records and what Linux hands out per call on a
+/// fast line.
+const READ_AHEAD: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, ReadAhead) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (theirs.unwrap().0, ReadAhead::new(Layer::Tcp(ours.unwrap())))
+    }
+
+    #[tokio::test]
+    async fn reads_ahead_and_holds_nothing_while_idle() {
+        let (mut far, mut near) = pair().await;
+        far.write_all(b"abcdef").await.unwrap();
+        let mut two = [0; 2];
+        near.read_exact(&mut two).await.unwrap();
+        assert_eq!((&two, &near.ahead[..]), (b"ab", &b"cdef"[..]));
+        let mut four = [0; 4];
+        near.read_exact(&mut four).await.unwrap();
+        assert_eq!(&four, b"cdef");
+
+        {
+            let mut read = std::pin::pin!(near.read(&mut two));
+            let idle = std::future::poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+            assert!(idle.is_pending());
+        }
+        assert_eq!(near.ahead.capacity(), 0);
+
+        drop(far);
+        assert_eq!(near.read(&mut two).await.unwrap(), 0);
+        assert_eq!(near.ahead.capacity(), 0);
+    }
+}
