@@ -1,0 +1,96 @@
+//! `cargo xtask test` and `cargo xtask ci`: what must hold before a change is merged.
+//!
+//! The order is that of patience: what fails fast comes first. Compilation is the price of it all,
+//! and is paid once for checking (clippy and doc share it) and once for running (tests and demo
+//! share it, because one `cargo build` makes both with the same features).
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::environment::Home;
+use crate::steps::Steps;
+use crate::{cargo, demo, needs, tidy};
+
+/// Everything, or, with a filter, only the tests that it lets through.
+pub(crate) fn test(filter: &[&str]) -> Result<()> {
+    let root = cargo::root()?;
+    summed_up(|steps| if filter.is_empty() { everything(&root, steps) } else { tests(&root, steps, filter) })
+}
+
+/// [`test`], then what changes only when the dependencies do.
+pub(crate) fn ci() -> Result<()> {
+    let root = cargo::root()?;
+    summed_up(|steps| {
+        everything(&root, steps)?;
+        steps.take("deny", || deny(&root))
+    })
+}
+
+fn summed_up(task: impl FnOnce(&mut Steps) -> Result<()>) -> Result<()> {
+    let mut steps = Steps::default();
+    let result = task(&mut steps);
+    eprint!("\n{}", steps.summary());
+    result
+}
+
+fn everything(root: &Path, steps: &mut Steps) -> Result<()> {
+    steps.take("needs", || {
+        needs::provide(root, needs::TESTS)?;
+        needs::require_components(root)
+    })?;
+    steps.take("tidy", tidy::run)?;
+    steps.take("fmt", || cargo::run(cargo::command(root, &["fmt", "--all", "--check"])))?;
+    steps.take("clippy", || {
+        cargo::run(cargo::command(
+            root,
+            &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        ))
+    })?;
+    steps.take("doc", || {
+        let mut doc = cargo::command(root, &["doc", "--locked", "--workspace", "--no-deps"]);
+        doc.env("RUSTDOCFLAGS", "-D warnings");
+        cargo::run(doc)
+    })?;
+    tests(root, steps, &[])?;
+    steps.take("demo", demo::with_programs_that_are_built)
+}
+
+fn tests(root: &Path, steps: &mut Steps, filter: &[&str]) -> Result<()> {
+    if !filter.is_empty() {
+        steps.take("needs", || needs::provide(root, needs::TESTS))?;
+    }
+    // All of it, so that the programs that the end-to-end tests start are there and new.
+    steps.take("build", || {
+        cargo::run(cargo::command(root, &["build", "--locked", "--workspace", "--all-targets"]))
+    })?;
+    steps.take("tests", || {
+        let home = Home::new()?;
+        let mut test = cargo::command(root, &["test", "--locked", "--offline"]);
+        test.args(filter);
+        home.apply(&mut test);
+        cargo::run(test)?;
+        home.remove()
+    })
+}
+
+fn deny(root: &Path) -> Result<()> {
+    const CHECK: &[&str] = &["deny", "--locked", "--offline", "check", "bans", "licenses", "sources"];
+    if cargo::command(root, &["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return cargo::run(cargo::command(root, CHECK));
+    }
+    let tools = root.join("target").join("tools");
+    let programs = tools.join("bin");
+    if !programs.join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX)).is_file() {
+        eprintln!("cargo-deny is not installed: building it into target/tools, which takes some minutes");
+        let folder = tools.to_str().context("the path of this repository is not UTF-8")?;
+        cargo::run(cargo::command(root, &["install", "--locked", "--root", folder, "cargo-deny"]))?;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let Ok(path) = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path))) else {
+        bail!("the path of this repository can't stand in PATH");
+    };
+    let mut check = cargo::command(root, CHECK);
+    check.env("PATH", path);
+    cargo::run(check)
+}
