@@ -1,6 +1,7 @@
 //! How one attempt at a connection ended, and whether another is worth making (protocol.md §4). It leaves out
 //! waiting and trying: the relay does that.
 
+use std::fmt;
 use std::time::Duration;
 
 /// How one attempt at a connection ended, as seen by the client.
@@ -31,7 +32,16 @@ pub enum End {
     Malformed(&'static str),
     /// Nothing came back from the VM in time.
     Silent,
-    /// The mint or the upgrade failed in a way that another try may mend: status and message.
+    /// The service answered no ping and sent nothing for too long.
+    Dead,
+    /// The mint was refused for a reason that another try does not change: a right, a setting, a target.
+    Declined,
+    /// The upgrade was refused; the one-time token is spent, a new mint may land on a healthy node.
+    UpgradeRefused {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The mint failed in a way that another try may mend.
     Refused {
         /// The HTTP status.
         status: u16,
@@ -42,6 +52,40 @@ pub enum End {
     Unreachable,
     /// The tunnel is being shut down.
     Stopped,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::LocalClosed => formatter.write_str("closed by the local side"),
+            End::LocalBroken(error) => write!(formatter, "the local side broke: {error}"),
+            End::Closed { code: 1000 | 1005, .. } => formatter.write_str("closed by the VM"),
+            End::Closed { code, reason } if reason.is_empty() => {
+                write!(formatter, "closed by the service (code {code})")
+            }
+            End::Closed { code, reason } => {
+                write!(formatter, "closed by the service (code {code}: {reason})")
+            }
+            End::Eof => formatter.write_str("ended by the service without a close frame"),
+            End::Broken(error) => write!(formatter, "the connection to the service broke: {error}"),
+            End::ProxyRefused { status: Some(status) } => {
+                write!(formatter, "the service's proxy layer answered HTTP {status} after its upgrade")
+            }
+            End::ProxyRefused { status: None } => {
+                formatter.write_str("the service's proxy layer refused after its upgrade")
+            }
+            End::Malformed(what) => write!(formatter, "the service broke the WebSocket protocol: {what}"),
+            End::Silent => formatter.write_str("nothing came back from the VM"),
+            End::Dead => formatter.write_str("the service stopped answering"),
+            End::Declined => formatter.write_str("the service declined the connection"),
+            End::UpgradeRefused { status } => {
+                write!(formatter, "the upgrade was refused with status {status}")
+            }
+            End::Refused { status, .. } => write!(formatter, "the service answered with status {status}"),
+            End::Unreachable => formatter.write_str("the service could not be reached"),
+            End::Stopped => formatter.write_str("the tunnel was stopped"),
+        }
+    }
 }
 
 /// Whether anything had come back from the VM.
@@ -110,14 +154,16 @@ pub fn verdict(policy: &RetryPolicy, attempt: Attempt<'_>, jitter: f64) -> Verdi
 fn is_curable(end: &End) -> bool {
     match end {
         End::Closed { code, .. } => matches!(code, 1001 | 1005 | 1006 | 1011 | 1012 | 1013),
-        End::Refused { status, .. } => matches!(status, 404 | 408 | 429 | 500..=599),
+        End::Refused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+        End::UpgradeRefused { status } => !matches!(status, 401 | 403),
         End::Eof
         | End::Broken(_)
         | End::ProxyRefused { .. }
         | End::Malformed(_)
         | End::Silent
+        | End::Dead
         | End::Unreachable => true,
-        End::LocalClosed | End::LocalBroken(_) | End::Stopped => false,
+        End::LocalClosed | End::LocalBroken(_) | End::Stopped | End::Declined => false,
     }
 }
 
@@ -151,6 +197,7 @@ mod tests {
         for end in [
             End::LocalClosed,
             End::Stopped,
+            End::Declined,
             End::Closed { code: 1000, reason: String::new() },
             End::Refused { status: 403, retry_after: None },
             End::Refused { status: 429, retry_after: Some(Duration::from_secs(3600)) },

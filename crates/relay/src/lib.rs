@@ -1,1 +1,30 @@
-//! relay
+//! Moves one connection's bytes through Azure Bastion and never forgets a token. It knows neither how a sign-in
+//! works nor how a Bastion host is found: a [`bastide_core::Provider`] and a [`bastide_core::Plan`] come from
+//! outside.
+//!
+//! A connection's path is [`Relay::carry`]: authorise, mint beside dial, upgrade, relay, judge, release. What
+//! happens on it is told to an [`Observer`].
+
+mod error;
+mod event;
+mod inbox;
+mod lease;
+mod local;
+mod mint;
+mod outbox;
+mod pump;
+mod relay;
+mod session;
+
+use std::sync::Arc;
+
+pub use error::Error;
+pub use event::{Account, Event};
+pub use local::{Halves, Local};
+pub use relay::{Keepalive, Options, Relay};
+
+/// Who is told what happens. Called from the tasks that carry connections, so it must not block.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Says to the service who asks.
+const USER_AGENT: &str = concat!("bastide/", env!("CARGO_PKG_VERSION"));

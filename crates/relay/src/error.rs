@@ -1,0 +1,168 @@
+//! Why a connection could not be opened or did not last. It leaves out how an attempt ended
+//! ([`bastide_core::End`]), from which retries follow.
+
+use std::time::Duration;
+
+use bastide_core::{AuthError, End, Fault, GrantError};
+
+/// A connection failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No access token.
+    #[error("no access token for the connection")]
+    SignIn(#[source] AuthError),
+    /// The Bastion host could not be reached.
+    #[error("the Bastion host '{host}' cannot be reached")]
+    Unreachable {
+        /// Its data plane.
+        host: String,
+        /// What broke.
+        #[source]
+        source: bastide_net::Error,
+    },
+    /// The service refused to mint a token.
+    #[error(
+        "the Bastion service refused a token for port {port} of '{target}': status {status}{}",
+        said(message.as_deref())
+    )]
+    Mint {
+        /// The target's name.
+        target: String,
+        /// The target's port.
+        port: u16,
+        /// The HTTP status.
+        status: u16,
+        /// What the service said.
+        message: Option<String>,
+        /// The service's id of the request.
+        request_id: Option<String>,
+    },
+    /// The service minted something unusable.
+    #[error(transparent)]
+    Grant(GrantError),
+    /// A Developer host named no data pod.
+    #[error("the Bastion service named no data pod: {reason}")]
+    Pod {
+        /// What it answered instead.
+        reason: String,
+    },
+    /// The upgrade to a WebSocket was refused.
+    #[error("the Bastion service refused the WebSocket: status {status}{}", said(message.as_deref()))]
+    Upgrade {
+        /// The HTTP status.
+        status: u16,
+        /// What the service said.
+        message: Option<String>,
+        /// The service's id of the request.
+        request_id: Option<String>,
+    },
+    /// The answer to the upgrade was made for somebody else.
+    #[error("the answer to the WebSocket upgrade has a wrong Sec-WebSocket-Accept")]
+    Accept,
+    /// Every attempt was closed before the VM had said anything.
+    #[error("port {port} of '{target}' was closed before anything came back ({attempts} attempts)")]
+    PortClosed {
+        /// The target's name.
+        target: String,
+        /// The target's port.
+        port: u16,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The service failed every attempt.
+    #[error("no working connection to '{target}' after {attempts} attempts: {end}")]
+    Sick {
+        /// The target's name.
+        target: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// How the last attempt ended.
+        end: End,
+    },
+    /// Not open in time.
+    #[error("no connection to '{target}' within {} s", after.as_secs())]
+    TimedOut {
+        /// The target's name.
+        target: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// The tunnel was stopped meanwhile.
+    #[error("the tunnel was stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::SignIn(error) => Some(error.hint()),
+            Error::Unreachable { source, .. } => source.hint(),
+            Error::Mint { status: 401, .. } => {
+                Some("sign in again, with the tenant of the Bastion host's subscription (--tenant)".into())
+            }
+            Error::Mint { message: Some(message), .. } if is_catch_all(message) => Some(
+                "the service says this for many causes; the commonest: no Reader role on the VM's network \
+                 interface, on the VM, or on the Bastion host; a VM that is off; a target that Bastion does not \
+                 support"
+                    .into(),
+            ),
+            Error::Mint { status: 403, .. } => Some(
+                "Reader is needed on the VM, on its network interface and on the Bastion host: az role assignment \
+                 create --role Reader --assignee YOU --scope ID"
+                    .into(),
+            ),
+            Error::Mint { status: 429, .. } => {
+                Some("the host may be at its limit of sessions: close some, or add scale units".into())
+            }
+            Error::Mint { .. } | Error::Grant(_) | Error::Pod { .. } | Error::Upgrade { .. } | Error::Accept => {
+                Some("try again; if it stays, open a support request with the request id".into())
+            }
+            Error::PortClosed { port, .. } => Some(format!(
+                "most likely nothing listens on port {port} of the VM, or a firewall or network security group \
+                 blocks it from the Bastion subnet"
+            )),
+            Error::Sick { .. } => Some("the service seems to be in trouble: try again in a few minutes".into()),
+            Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
+            Error::Stopped => None,
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::SignIn(error) => error.fault(),
+            Error::Unreachable { .. } => Fault::Network,
+            Error::Mint { status: 401, .. } => Fault::SignIn,
+            Error::Mint { status: 403, .. } => Fault::Right,
+            Error::Mint { status: 404, .. } => Fault::NotFound,
+            Error::Mint { .. }
+            | Error::Grant(_)
+            | Error::Pod { .. }
+            | Error::Upgrade { .. }
+            | Error::Accept
+            | Error::Sick { .. } => Fault::Service,
+            Error::PortClosed { .. } => Fault::Vm,
+            Error::TimedOut { .. } => Fault::Timeout,
+            Error::Stopped => Fault::Ours,
+        }
+    }
+
+    /// The service's id of the failed request, for a support request.
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Error::Mint { request_id, .. } | Error::Upgrade { request_id, .. } => request_id.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The answer that the service gives for many causes (peers.md F1, F2).
+pub(crate) fn is_catch_all(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("unexpected internal error")
+}
+
+fn said(message: Option<&str>) -> String {
+    message.map(|message| format!(", \"{message}\"")).unwrap_or_default()
+}

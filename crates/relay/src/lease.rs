@@ -1,0 +1,162 @@
+//! A minted token and the duty to give it back (protocol.md §3 step 4). Dropping the [`Lease`] *is* the release:
+//! there is nothing to forget. It leaves out minting (`mint`) and what the token opens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bastide_core::{Grant, Plan, Secret};
+use bastide_net::{Network, Origin};
+use bytes::Bytes;
+use http::{Method, Request, header};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::{Event, Observer, USER_AGENT};
+
+/// A grant that is given back when this is dropped, wherever that happens: at the end of a connection, in a
+/// cancelled future, in a panic.
+pub(crate) struct Lease {
+    /// The right to one WebSocket.
+    pub(crate) grant: Grant,
+    /// The host that serves it: the Bastion host, or a data pod.
+    pub(crate) host: Origin,
+    /// The connection that uses it; 0 while none does.
+    pub(crate) connection: u64,
+    reaper: Reaper,
+}
+
+impl Lease {
+    pub(crate) fn new(grant: Grant, host: Origin, reaper: Reaper) -> Self {
+        Self { grant, host, connection: 0, reaper }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.reaper.release(Release {
+            auth_token: self.grant.auth_token.clone(),
+            node_id: self.grant.node_id.clone(),
+            host: self.host.clone(),
+            connection: self.connection,
+        });
+    }
+}
+
+/// What is needed to give a token back.
+pub(crate) struct Release {
+    pub(crate) auth_token: Secret,
+    pub(crate) node_id: String,
+    pub(crate) host: Origin,
+    pub(crate) connection: u64,
+}
+
+/// Gives tokens back, each in a task of its own; there are never more tasks than there were leases.
+#[derive(Clone)]
+pub(crate) struct Reaper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    network: Network,
+    observer: Observer,
+    runtime: Handle,
+    tasks: TaskTracker,
+    turns: Semaphore,
+    leaked: AtomicU64,
+}
+
+/// Releases under way at once: more only make a burst for a service that has just seen a burst of closes.
+const RELEASES_AT_ONCE: usize = 16;
+
+/// Attempts at one release, and the pause between them. The service ends the token by itself at its idle
+/// time-out, so that patience has little worth.
+const RELEASE_ATTEMPTS: u32 = 3;
+const RELEASE_PAUSE: Duration = Duration::from_millis(500);
+
+/// One attempt's limit: three times the slowest answer of a healthy service (peers.md F31, "about 3 s").
+const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+
+impl Reaper {
+    pub(crate) fn new(network: Network, observer: Observer, runtime: Handle) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                network,
+                observer,
+                runtime,
+                tasks: TaskTracker::new(),
+                turns: Semaphore::new(RELEASES_AT_ONCE),
+                leaked: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Starts giving a token back.
+    pub(crate) fn release(&self, release: Release) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn_on(async move { shared.give_back(release).await }, &self.shared.runtime);
+    }
+
+    /// Runs a mint to its end even if nobody waits for it any more: what it mints is then released.
+    pub(crate) fn adopt<F: Future<Output = ()> + Send + 'static>(&self, mint: F) {
+        self.shared.tasks.spawn_on(mint, &self.shared.runtime);
+    }
+
+    /// Waits until every mint and release under way is done, or `grace` is over; how many tokens were not given
+    /// back.
+    pub(crate) async fn finish(&self, grace: Duration) -> u64 {
+        self.shared.tasks.close();
+        let under_way = match timeout(grace, self.shared.tasks.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.shared.tasks.len() as u64,
+        };
+        self.shared.leaked.load(Ordering::Relaxed) + under_way
+    }
+}
+
+impl Shared {
+    async fn give_back(&self, release: Release) {
+        let id = release.connection;
+        // The semaphore is never closed.
+        let turn = self.turns.acquire().await;
+        let mut reason = String::new();
+        for attempt in 1..=RELEASE_ATTEMPTS {
+            match self.try_release(&release).await {
+                Ok(()) => {
+                    drop(turn);
+                    return (self.observer)(Event::Released { id });
+                }
+                Err(error) => reason = error,
+            }
+            tracing::debug!(connection = id, attempt, reason, "release failed");
+            if attempt < RELEASE_ATTEMPTS {
+                sleep(RELEASE_PAUSE).await;
+            }
+        }
+        drop(turn);
+        self.leaked.fetch_add(1, Ordering::Relaxed);
+        (self.observer)(Event::Leaked { id, reason });
+    }
+
+    async fn try_release(&self, release: &Release) -> Result<(), String> {
+        let path = Plan::release_path(&release.auth_token);
+        let request = Request::builder()
+            .method(Method::DELETE)
+            .uri(format!("{}{}", release.host, path.expose()))
+            .header("X-Node-Id", release.node_id.as_str())
+            .header(header::USER_AGENT, USER_AGENT)
+            .body(Bytes::new())
+            // The error would show the path, and the token with it.
+            .map_err(|_| "the service's token or node does not fit into a request".to_owned())?;
+        let answer = timeout(RELEASE_WITHIN, self.network.send(request)).await;
+        match answer {
+            Err(_) => Err(format!("no answer within {} s", RELEASE_WITHIN.as_secs())),
+            Ok(Err(error)) => Err(error.to_string()),
+            // 404: the service has forgotten it already (protocol.md §3 step 4).
+            Ok(Ok(answer)) if matches!(answer.status().as_u16(), 200 | 204 | 404) => Ok(()),
+            Ok(Ok(answer)) => Err(format!("status {}", answer.status().as_u16())),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The local side of a connection: a socket, or standard input and output. It leaves out listening and who may
+//! connect.
+
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What a connection carries bytes for.
+///
+/// The one thing that [`AsyncRead`] lacks is reading into several places at once, and the frames of a batch are
+/// several places. Where a type can't, the default reads into the first.
+pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Reads into `slots`, in order; 0 is the end. Ready with what there is, as `readv(2)`.
+    fn poll_read_slots(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slots: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        read_first(self, context, slots)
+    }
+}
+
+impl Local for TcpStream {
+    fn poll_read_slots(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slots: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            match self.try_read_vectored(slots) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Local for tokio::net::UnixStream {
+    fn poll_read_slots(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slots: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            match self.try_read_vectored(slots) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl Local for DuplexStream {}
+
+/// Two halves as one: standard input and output.
+#[derive(Debug)]
+pub struct Halves<R, W> {
+    /// Where local bytes come from.
+    pub reader: R,
+    /// Where the VM's bytes go.
+    pub writer: W,
+}
+
+impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Local for Halves<R, W> {}
+
+impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Halves<R, W> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, buffer)
+    }
+}
+
+impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Halves<R, W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.writer.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
+    }
+}
+
+fn read_first<L: AsyncRead + ?Sized>(
+    local: Pin<&mut L>,
+    context: &mut Context<'_>,
+    slots: &mut [IoSliceMut<'_>],
+) -> Poll<io::Result<usize>> {
+    let Some(first) = slots.first_mut() else {
+        return Poll::Ready(Ok(0));
+    };
+    let mut buffer = ReadBuf::new(first);
+    ready!(local.poll_read(context, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
+}

@@ -1,0 +1,288 @@
+//! From an access token to an open WebSocket: data pod, mint, dial, upgrade (protocol.md §3, §5). It leaves out
+//! when to try again and what is sent over the WebSocket.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bastide_core::{End, Entry, Freshness, Grant, Plan, Provider, Secret, TokenRequest, service_message};
+use bastide_net::{Network, Origin, Upgrade, Wire};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, header};
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::error::is_catch_all;
+use crate::lease::{Lease, Reaper, Release};
+use crate::{Error, USER_AGENT};
+
+/// Opens WebSockets by one plan.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) network: Network,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) token: TokenRequest,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) front: Origin,
+    pub(crate) reaper: Reaper,
+}
+
+/// An open WebSocket, and the lease that it uses up.
+pub(crate) struct Opened {
+    pub(crate) lease: Lease,
+    pub(crate) wire: Wire,
+    /// Bytes that came together with the answer to the upgrade.
+    pub(crate) early: Bytes,
+}
+
+/// Why there is none, and what a retry makes of it.
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) end: End,
+}
+
+impl Gate {
+    /// Opens a WebSocket, with `spare` as its lease when there is one.
+    ///
+    /// Cancel safe: a token that is being minted is released when it comes.
+    pub(crate) async fn open(&self, spare: Option<Lease>) -> Result<Opened, Failure> {
+        let (lease, wire) = match spare {
+            Some(lease) => {
+                let wire = self.dial(&lease.host).await?;
+                (lease, wire)
+            }
+            None => {
+                let token = self.access_token(Freshness::Cached).await?;
+                let host = self.host(&token).await?;
+                // The mint needs a round trip and so does the way to the upgrade: side by side.
+                tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?
+            }
+        };
+        let (wire, early) = self.upgrade(&lease, wire).await?;
+        Ok(Opened { lease, wire, early })
+    }
+
+    /// Mints a lease for a connection to come.
+    ///
+    /// Cancel safe, as [`Gate::open`].
+    pub(crate) async fn prepare(&self) -> Result<Lease, Failure> {
+        let token = self.access_token(Freshness::Cached).await?;
+        let host = self.host(&token).await?;
+        self.mint(token, host).await
+    }
+
+    async fn access_token(&self, freshness: Freshness) -> Result<Secret, Failure> {
+        let request = TokenRequest { freshness, ..self.token.clone() };
+        match self.provider.access_token(&request).await {
+            Ok(token) => Ok(token.secret),
+            Err(error) => Err(Failure { error: Error::SignIn(error), end: End::Declined }),
+        }
+    }
+
+    /// Which host mints: the Bastion host itself, or the data pod that it names.
+    async fn host(&self, token: &Secret) -> Result<Origin, Failure> {
+        match self.plan.entry() {
+            Entry::Node => Ok(self.front.clone()),
+            Entry::Pod => self.data_pod(token).await,
+        }
+    }
+
+    /// protocol.md §5: the body of a 200 is the pod's host name; anything else must not be taken for one.
+    async fn data_pod(&self, token: &Secret) -> Result<Origin, Failure> {
+        let body = self.plan.pod_request(token);
+        let answer = self.post(&self.front, "/api/connection", "application/json", &body).await?;
+        if answer.status() != 200 {
+            return Err(self.refused(&answer));
+        }
+        let name = std::str::from_utf8(answer.body()).map(str::trim).unwrap_or_default();
+        let name = name.trim_matches('"');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+        let origin = (!name.is_empty() && name.len() <= LONGEST_HOST && name.chars().all(plain))
+            .then(|| Origin::https(name).ok())
+            .flatten();
+        origin.ok_or_else(|| {
+            let said = service_message(answer.body()).unwrap_or_else(|| "an empty answer".into());
+            Failure {
+                error: Error::Pod { reason: said },
+                end: End::Refused { status: 502, retry_after: None },
+            }
+        })
+    }
+
+    /// Mints in a task of its own, so that a caller who stops waiting leaves no token behind.
+    async fn mint(&self, token: Secret, host: Origin) -> Result<Lease, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let gate = self.clone();
+        self.reaper.adopt(async move {
+            // Nobody there to take it: the lease comes back, is dropped, and so released.
+            drop(sender.send(gate.mint_now(token, host).await));
+        });
+        match receiver.await {
+            Ok(result) => result,
+            // The task is gone without an answer: the runtime is shutting down.
+            Err(_) => Err(Failure { error: Error::Stopped, end: End::Stopped }),
+        }
+    }
+
+    async fn mint_now(&self, token: Secret, host: Origin) -> Result<Lease, Failure> {
+        let mut answer = self.post_mint(&host, &token).await?;
+        if answer.status() == 401 {
+            // A token that the cache thinks valid may have been revoked: once with a new one.
+            let token = self.access_token(Freshness::New).await?;
+            answer = self.post_mint(&host, &token).await?;
+        }
+        if answer.status() != 200 {
+            return Err(self.refused(&answer));
+        }
+        match Grant::parse(answer.body()) {
+            Ok(grant) => Ok(Lease::new(grant, host, self.reaper.clone())),
+            Err(mut error) => {
+                if let Some((auth_token, node_id)) = error.releasable.take() {
+                    self.reaper.release(Release { auth_token, node_id, host, connection: 0 });
+                }
+                let end = End::Refused { status: 502, retry_after: None };
+                Err(Failure { error: Error::Grant(error), end })
+            }
+        }
+    }
+
+    async fn post_mint(&self, host: &Origin, token: &Secret) -> Result<Response<Bytes>, Failure> {
+        let form = self.plan.mint_form(token);
+        self.post(host, "/api/tokens", "application/x-www-form-urlencoded", &form).await
+    }
+
+    async fn post(
+        &self,
+        host: &Origin,
+        path: &str,
+        content_type: &str,
+        body: &Secret,
+    ) -> Result<Response<Bytes>, Failure> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{host}{path}"))
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, USER_AGENT)
+            .body(Bytes::copy_from_slice(body.expose().as_bytes()))
+            .map_err(|error| malformed(&error))?;
+        self.network.send(request).await.map_err(|source| self.unreachable(host, source))
+    }
+
+    async fn dial(&self, host: &Origin) -> Result<Wire, Failure> {
+        self.network.dial(host).await.map_err(|source| self.unreachable(host, source))
+    }
+
+    /// protocol.md §3 step 2: no subprotocol, no extension, no `Authorization`.
+    async fn upgrade(&self, lease: &Lease, wire: Wire) -> Result<(Wire, Bytes), Failure> {
+        let path = self.plan.upgrade_path(&lease.grant);
+        let key = generate_key();
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("{}{}", lease.host, path.expose()))
+            .header(header::HOST, lease.host.authority())
+            .header(header::UPGRADE, "websocket")
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::SEC_WEBSOCKET_KEY, &key)
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::ORIGIN, lease.host.to_string())
+            .body(())
+            .map_err(|error| malformed(&error))?;
+        let upgraded = self.network.upgrade(wire, request).await;
+        match upgraded.map_err(|source| self.unreachable(&lease.host, source))? {
+            Upgrade::Switched { wire, head, early } => {
+                let accept = head.headers.get(header::SEC_WEBSOCKET_ACCEPT);
+                // protocol.md §4: a missing one is forgiven, a wrong one is an answer to somebody else.
+                if accept
+                    .is_some_and(|accept| accept.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes())
+                {
+                    return Err(Failure { error: Error::Accept, end: End::UpgradeRefused { status: 101 } });
+                }
+                Ok((wire, early))
+            }
+            Upgrade::Refused(answer) => {
+                let status = answer.status().as_u16();
+                let error = Error::Upgrade {
+                    status,
+                    message: service_message(answer.body()),
+                    request_id: request_id(answer.headers()),
+                };
+                Err(Failure { error, end: End::UpgradeRefused { status } })
+            }
+        }
+    }
+
+    fn unreachable(&self, host: &Origin, source: bastide_net::Error) -> Failure {
+        let end = if source.is_configuration() { End::Declined } else { End::Unreachable };
+        Failure { error: Error::Unreachable { host: host.authority(), source }, end }
+    }
+
+    fn refused(&self, answer: &Response<Bytes>) -> Failure {
+        let status = answer.status().as_u16();
+        let message = service_message(answer.body());
+        let curable =
+            matches!(status, 408 | 429 | 500..=599) && !message.as_deref().is_some_and(is_catch_all);
+        let end = if curable {
+            End::Refused { status, retry_after: retry_after(answer.headers(), SystemTime::now()) }
+        } else {
+            End::Declined
+        };
+        let error = Error::Mint {
+            target: self.plan.target_name().to_owned(),
+            port: self.plan.port(),
+            status,
+            message,
+            request_id: request_id(answer.headers()),
+        };
+        Failure { error, end }
+    }
+}
+
+/// A host name's limit with a port behind it (RFC 1035 §2.3.4).
+const LONGEST_HOST: usize = 255 + 6;
+
+/// The address of a host came from outside and does not make a URL; the error's own words hold no secret.
+fn malformed(error: &http::Error) -> Failure {
+    let reason = format!("its answer does not make a request: {error}");
+    Failure { error: Error::Pod { reason }, end: End::Declined }
+}
+
+/// RFC 9110 §10.2.3: seconds, or a date. Nonsense counts as absent.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
+    }
+}
+
+/// The id under which the service logged the request.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    ["x-ms-request-id", "x-ms-correlation-request-id", "request-id", "x-request-id"]
+        .iter()
+        .find_map(|name| headers.get(*name)?.to_str().ok())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let check = |value: &str, expected: Option<u64>| {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
+        };
+        check("1", Some(1));
+        check(" 3600 ", Some(3600));
+        // RFC 9110 §5.6.7's own example, a minute on.
+        check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
+        check("Sun, 06 Nov 1994 08:48:37 GMT", None);
+        check("soon", None);
+        check("-1", None);
+        check("99999999999999999999999", None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

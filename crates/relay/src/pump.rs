@@ -1,0 +1,264 @@
+//! Drives one [`Session`] between its two sides until it ends: the only place where bytes of a connection are
+//! read and written. It leaves out what the bytes mean, which is the session's business, and what happens
+//! before and after.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bastide_core::End;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::local::Local;
+use crate::session::Session;
+
+/// Steps that one turn of the task may take before others get theirs: a bulk connection must not starve an
+/// interactive one. Each step moves at most 256 KiB.
+const STEPS_A_TURN: usize = 8;
+
+/// How long a local program may take to read the rest and to close its side after the VM has closed: behind
+/// it, a socket with unread data is closed, which resets the connection.
+const LOCAL_CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a close_notify may take to leave.
+const WIRE_CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Moves bytes until the session ends, and says how it ended. `active` is called whenever bytes have moved.
+///
+/// Not cancel safe: dropping the future loses bytes that were read and not yet written. To end it early,
+/// cancel `stop`.
+pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session,
+    local: &mut L,
+    wire: &mut W,
+    stop: &CancellationToken,
+    active: &(dyn Fn() + Send + Sync),
+) -> End {
+    let mut stopped = pin!(stop.cancelled());
+    let mut timer = pin!(sleep_until(Instant::now()));
+    let mut drive = Drive { flush_wire: false, flush_local: false, wire_deaf: false };
+    poll_fn(|context| {
+        for _ in 0..STEPS_A_TURN {
+            if stopped.as_mut().poll(context).is_ready() {
+                session.stop(Instant::now().into_std());
+            }
+            let moved = drive.step(session, local, wire, context);
+            if let Some(end) = session.end() {
+                return Poll::Ready(end.clone());
+            }
+            if moved {
+                active();
+            } else if !is_due(session, timer.as_mut(), context) {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// Ends the local side without losing what was written to it: FIN, then whatever the program still sends is
+/// read and dropped until it closes too, since closing a socket with unread data resets the connection and
+/// takes the undelivered bytes with it (RFC 1122 §4.2.2.13).
+pub(crate) async fn close_local<L: Local>(local: &mut L) {
+    let closing = async {
+        local.shutdown().await?;
+        let mut sink = [0; 4096];
+        while local.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Past the limit, or with an error, nobody is left to lose anything.
+    drop(timeout(LOCAL_CLOSE_WITHIN, closing).await);
+}
+
+/// Ends TLS with a close_notify.
+pub(crate) async fn close_wire<W: AsyncWrite + Unpin>(wire: &mut W) {
+    // The session has ended: a service that is gone already has nothing more to say.
+    drop(timeout(WIRE_CLOSE_WITHIN, wire.shutdown()).await);
+}
+
+struct Drive {
+    /// Bytes were written and not flushed.
+    flush_wire: bool,
+    flush_local: bool,
+    /// The wire takes no more.
+    wire_deaf: bool,
+}
+
+impl Drive {
+    /// Each direction once; whether anything moved.
+    fn step<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        session: &mut Session,
+        local: &mut L,
+        wire: &mut W,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let from_wire = read_wire(session, wire, context);
+        let to_local = self.write_local(session, local, context);
+        let from_local = read_local(session, local, context);
+        let to_wire = self.write_wire(session, wire, context);
+        from_wire | to_local | from_local | to_wire
+    }
+
+    /// Everything that has come, in one write.
+    fn write_local<L: Local>(
+        &mut self,
+        session: &mut Session,
+        local: &mut L,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let mut moved = false;
+        while session.has_local() {
+            match Pin::new(&mut *local).poll_write_vectored(context, &session.to_local()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    session.wrote_local(count);
+                    self.flush_local = true;
+                    moved = true;
+                }
+                Poll::Ready(result) => {
+                    session.local_broken(describe(result.err()), Instant::now().into_std());
+                    return true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.flush_local && Pin::new(&mut *local).poll_flush(context).is_ready() {
+            // An error shows again at the next write or read.
+            self.flush_local = false;
+        }
+        moved
+    }
+
+    fn write_wire<W: AsyncWrite + Unpin>(
+        &mut self,
+        session: &mut Session,
+        wire: &mut W,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let mut moved = false;
+        let failed = loop {
+            let bytes = session.to_wire();
+            if bytes.is_empty() {
+                break None;
+            }
+            match Pin::new(&mut *wire).poll_write(context, bytes) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    session.wrote_wire(count);
+                    self.flush_wire = true;
+                    moved = true;
+                }
+                Poll::Ready(result) => break Some(describe(result.err())),
+                Poll::Pending => break None,
+            }
+        };
+        let failed = failed.or_else(|| {
+            if !self.flush_wire {
+                return None;
+            }
+            match Pin::new(&mut *wire).poll_flush(context) {
+                Poll::Ready(result) => {
+                    self.flush_wire = false;
+                    result.err().map(|error| describe(Some(error)))
+                }
+                Poll::Pending => None,
+            }
+        });
+        if let Some(error) = failed
+            && !self.wire_deaf
+        {
+            self.wire_deaf = true;
+            session.wire_deaf(error, Instant::now().into_std());
+            return true;
+        }
+        moved
+    }
+}
+
+/// Everything that is there and has room, so that it leaves in one write.
+fn read_wire<W: AsyncRead + Unpin>(session: &mut Session, wire: &mut W, context: &mut Context<'_>) -> bool {
+    if !session.wants_wire() {
+        return false;
+    }
+    let mut moved = false;
+    loop {
+        let space = session.wire_space();
+        if space.is_empty() {
+            return moved;
+        }
+        let mut buffer = ReadBuf::new(space);
+        match Pin::new(&mut *wire).poll_read(context, &mut buffer) {
+            Poll::Pending => return moved,
+            Poll::Ready(result) => {
+                let count = buffer.filled().len();
+                let now = Instant::now().into_std();
+                match result {
+                    Ok(()) if count > 0 => session.from_wire(count, now),
+                    Ok(()) => {
+                        session.wire_eof(now);
+                        return true;
+                    }
+                    Err(error) => {
+                        session.wire_broken(describe(Some(error)), now);
+                        return true;
+                    }
+                }
+                moved = true;
+                if session.end().is_some() || !session.reads_on() {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn read_local<L: Local>(session: &mut Session, local: &mut L, context: &mut Context<'_>) -> bool {
+    if !session.wants_local() {
+        return false;
+    }
+    let mut slots = session.local_slots();
+    let result = Pin::new(local).poll_read_slots(context, &mut slots);
+    drop(slots);
+    let now = Instant::now().into_std();
+    match result {
+        Poll::Pending => return false,
+        Poll::Ready(Ok(0)) => session.local_eof(now),
+        Poll::Ready(Ok(count)) => session.from_local(count, now),
+        Poll::Ready(Err(error)) => session.local_broken(describe(Some(error)), now),
+    }
+    true
+}
+
+/// Whether the session's deadline has come; if not, the task is woken when it has.
+fn is_due(session: &mut Session, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> bool {
+    let Some(deadline) = session.deadline().map(Instant::from_std) else {
+        return false;
+    };
+    // The timer may stand earlier than the deadline: moving it is dearer than one turn too many.
+    if timer.deadline() > deadline || timer.is_elapsed() {
+        timer.as_mut().reset(deadline);
+    }
+    if timer.as_mut().poll(context).is_pending() {
+        return false;
+    }
+    session.tick(Instant::now().into_std());
+    true
+}
+
+fn describe(error: Option<io::Error>) -> String {
+    match error {
+        // `write` of 0 bytes: the other side takes no more.
+        None => "nothing more is taken".into(),
+        Some(error) => match error.kind() {
+            io::ErrorKind::ConnectionReset => "connection reset".into(),
+            io::ErrorKind::BrokenPipe => "connection closed by the other side".into(),
+            io::ErrorKind::TimedOut => "the other side stopped answering (TCP time-out)".into(),
+            _ => error.to_string(),
+        },
+    }
+}

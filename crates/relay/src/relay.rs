@@ -1,0 +1,318 @@
+//! The path of one connection, from the accepted local side to the released token (ARCHITECTURE.md, "The path
+//! of a connection"). It leaves out listening.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
+use bastide_net::{Network, Origin};
+use rand::RngExt;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::lease::{Lease, Reaper};
+use crate::local::Local;
+use crate::mint::{Failure, Gate, Opened};
+use crate::pump::{close_local, close_wire, pump};
+use crate::session::{Ping, Replay, Session, SessionOptions};
+use crate::{Account, Error, Event, Observer};
+
+/// How connections are opened and kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Largest payload of a frame to the service, in bytes. Default 4,096 (protocol.md §3 step 3).
+    pub max_frame: u16,
+    /// How the end of a silent connection is found. Default [`Keepalive::Ping`].
+    pub keepalive: Keepalive,
+    /// From accept to an open WebSocket, all attempts together. Default 60 s: two set-ups of the 30 s that
+    /// other clients allow (peers.md F31).
+    pub connect_timeout: Duration,
+    /// When and how often to try again.
+    pub retry: RetryPolicy,
+    /// How long the VM may say nothing at all, where its protocol has the server speak first. Default none.
+    pub first_byte: Option<Duration>,
+    /// How long the VM may be silent after the local side's FIN before the connection is closed: WebSocket has
+    /// no half-close, so this is the time that an answer has. Default 10 s.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_frame: 4096,
+            keepalive: Keepalive::Ping,
+            connect_timeout: Duration::from_secs(60),
+            retry: RetryPolicy::default(),
+            first_byte: None,
+            linger: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How the end of a silent connection is found (protocol.md §4). TCP keepalive is the network's business
+/// ([`bastide_net::Options`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keepalive {
+    /// WebSocket pings after 30 s without a frame, on top of TCP keepalive.
+    Ping,
+    /// TCP keepalive alone.
+    Tcp,
+}
+
+/// Carries connections to one port of one target. A cheap handle: clones share everything.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    gate: Gate,
+    options: Options,
+    observer: Observer,
+    stop: CancellationToken,
+    setups: Semaphore,
+    /// Leases minted ahead; the first connections take them.
+    spares: Mutex<Vec<Lease>>,
+    /// Whether pings have not yet been seen to end connections to this host.
+    pings: AtomicBool,
+}
+
+/// Connections being opened at once: each costs a TLS handshake here and a session at the service, whose limit
+/// is about 40 an instance (protocol.md §4).
+const SETUPS_AT_ONCE: usize = 64;
+
+impl Relay {
+    /// A relay that opens connections by `plan`. Opens nothing yet. Must be called within a tokio runtime, which
+    /// then runs its mints and releases.
+    ///
+    /// # Errors
+    /// [`Error::Pod`] when the host's data plane name is no host name.
+    pub fn new(
+        network: Network,
+        provider: Arc<dyn Provider>,
+        token: TokenRequest,
+        plan: Plan,
+        options: Options,
+        observer: Observer,
+    ) -> Result<Self, Error> {
+        let front = Origin::https(plan.dns_name()).map_err(|error| Error::Pod {
+            reason: format!("'{}' is no host name: {error}", plan.dns_name()),
+        })?;
+        let reaper = Reaper::new(network.clone(), Arc::clone(&observer), tokio::runtime::Handle::current());
+        let pings = AtomicBool::new(options.keepalive == Keepalive::Ping);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
+                options,
+                observer,
+                stop: CancellationToken::new(),
+                setups: Semaphore::new(SETUPS_AT_ONCE),
+                spares: Mutex::new(Vec::new()),
+                pings,
+            }),
+        })
+    }
+
+    /// Mints a lease ahead, which the next connection takes: the proof that sign-in, rights and service work.
+    /// One that no connection has taken after `keep` is released.
+    ///
+    /// Cancel safe: a token that is being minted is released when it comes.
+    ///
+    /// # Errors
+    /// The [`Error`] that the first connection would meet, after the retries that it would make.
+    pub async fn prepare(&self, keep: Duration) -> Result<(), Error> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + shared.options.connect_timeout;
+        let mut number = 0;
+        let lease = loop {
+            number += 1;
+            let failure = match timeout_at(deadline, shared.gate.prepare()).await {
+                Ok(Ok(lease)) => break lease,
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(shared.timed_out()),
+            };
+            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
+            match verdict(&shared.options.retry, attempt, rand::rng().random()) {
+                Verdict::Again(pause) if Instant::now() + pause < deadline => {
+                    shared.tell_retry(0, number, &failure.error.to_string(), pause);
+                    sleep(pause).await;
+                }
+                _ => return Err(failure.error),
+            }
+        };
+        shared.lock_spares().push(lease);
+        let later = Arc::clone(shared);
+        shared.gate.reaper.adopt(async move {
+            tokio::select! {
+                () = later.stop.cancelled() => {}
+                () = sleep(keep) => {}
+            }
+            later.lock_spares().clear();
+        });
+        Ok(())
+    }
+
+    /// Carries one connection to its end: authorise, mint beside dial, upgrade, relay, judge, release. `active` is
+    /// called whenever bytes have moved.
+    ///
+    /// Not cancel safe: bytes are lost. To end connections early use [`Relay::stop`]; tokens are released either
+    /// way.
+    pub async fn carry<L: Local>(
+        &self,
+        id: u64,
+        peer: String,
+        mut local: L,
+        active: &(dyn Fn() + Send + Sync),
+    ) -> Account {
+        let shared = &self.shared;
+        let started = Instant::now();
+        (shared.observer)(Event::Opened { id, peer });
+        let mut course =
+            Course { id, deadline: started + shared.options.connect_timeout, sent: 0, received: 0 };
+        let outcome = Box::pin(shared.attempts(&mut course, &mut local, active)).await;
+        Account { outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
+    }
+
+    /// Tells everybody who listens how a connection ended. Apart from [`Relay::carry`], so that the caller can
+    /// look at the account first.
+    pub fn report(&self, id: u64, account: Account) {
+        (self.shared.observer)(Event::Closed { id, account });
+    }
+
+    /// Ends every connection: each sends what it has, closes its WebSocket and releases its token.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
+        self.shared.lock_spares().clear();
+    }
+
+    /// Stops, and waits for the releases under way, at most for `grace`; how many tokens were not given back.
+    pub async fn close(&self, grace: Duration) -> u64 {
+        self.stop();
+        self.shared.gate.reaper.finish(grace).await
+    }
+}
+
+/// One connection's way through its attempts.
+struct Course {
+    id: u64,
+    /// Until when a WebSocket has to be open.
+    deadline: Instant,
+    sent: u64,
+    received: u64,
+}
+
+impl Shared {
+    async fn attempts<L: Local>(
+        &self,
+        course: &mut Course,
+        local: &mut L,
+        active: &(dyn Fn() + Send + Sync),
+    ) -> Result<End, Error> {
+        let mut replay = Replay::default();
+        let mut number = 0;
+        loop {
+            number += 1;
+            let opened = tokio::select! {
+                opened = self.open(course) => opened,
+                () = self.stop.cancelled() => return Ok(End::Stopped),
+                () = sleep_until(course.deadline) => return Err(self.timed_out()),
+            };
+            let (end, heard, error) = match opened {
+                Ok(opened) => {
+                    let (end, session) = self.relay(course, opened, replay, local, active).await;
+                    let heard = session.heard();
+                    replay = session.into_replay();
+                    (end, heard, None)
+                }
+                Err(failure) => (failure.end, Heard::Nothing, Some(failure.error)),
+            };
+            let attempt = Attempt { number, end: &end, heard };
+            match verdict(&self.options.retry, attempt, rand::rng().random()) {
+                Verdict::Again(pause) if Instant::now() + pause < course.deadline => {
+                    let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
+                    self.tell_retry(course.id, number, &reason, pause);
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = self.stop.cancelled() => return Ok(End::Stopped),
+                    }
+                }
+                _ => {
+                    close_local(local).await;
+                    return error.map_or_else(|| self.sum_up(end, heard, number), Err);
+                }
+            }
+        }
+    }
+
+    /// A WebSocket with a lease, in turn.
+    async fn open(&self, course: &Course) -> Result<Opened, Failure> {
+        // The semaphore is never closed.
+        let _turn = self.setups.acquire().await;
+        let spare = self.lock_spares().pop();
+        let mut opened = self.gate.open(spare).await?;
+        opened.lease.connection = course.id;
+        Ok(opened)
+    }
+
+    /// Moves bytes over one WebSocket until it ends, and gives its token back.
+    async fn relay<L: Local>(
+        &self,
+        course: &mut Course,
+        opened: Opened,
+        replay: Replay,
+        local: &mut L,
+        active: &(dyn Fn() + Send + Sync),
+    ) -> (End, Session) {
+        let Opened { lease, mut wire, early } = opened;
+        let pings = self.pings.load(Ordering::Relaxed);
+        let options = SessionOptions {
+            max_frame: self.options.max_frame,
+            first_byte: self.options.first_byte,
+            ping: if pings { Ping::WhenIdle } else { Ping::Never },
+            linger: self.options.linger,
+        };
+        let mut session = Session::new(options, rand::rng().random(), replay, Instant::now().into_std());
+        session.from_early(&early, Instant::now().into_std());
+        let end = pump(&mut session, local, &mut wire, &self.stop, active).await;
+        close_wire(&mut wire).await;
+        drop(lease);
+        course.sent = session.sent();
+        course.received = session.received();
+        if session.was_ended_by_ping(Instant::now().into_std()) && self.pings.swap(false, Ordering::Relaxed) {
+            tracing::warn!("a connection ended right after a ping: no more pings to this host");
+        }
+        (end, session)
+    }
+
+    /// What the end of the last attempt means for the user.
+    fn sum_up(&self, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
+        let target = || self.gate.plan.target_name().to_owned();
+        match end {
+            _ if heard == Heard::Something => Ok(end),
+            End::LocalClosed | End::LocalBroken(_) | End::Stopped => Ok(end),
+            End::Closed { .. } | End::Eof => {
+                Err(Error::PortClosed { target: target(), port: self.gate.plan.port(), attempts })
+            }
+            end => Err(Error::Sick { target: target(), attempts, end }),
+        }
+    }
+
+    fn timed_out(&self) -> Error {
+        Error::TimedOut {
+            target: self.gate.plan.target_name().to_owned(),
+            after: self.options.connect_timeout,
+        }
+    }
+
+    fn tell_retry(&self, id: u64, attempt: u32, reason: &str, pause: Duration) {
+        (self.observer)(Event::Retry { id, attempt, reason: reason.to_owned(), pause });
+    }
+
+    fn lock_spares(&self) -> std::sync::MutexGuard<'_, Vec<Lease>> {
+        // Nothing that holds the lock can panic; if it did, the leases would still be whole.
+        self.spares.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

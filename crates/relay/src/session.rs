@@ -1,0 +1,428 @@
+//! One WebSocket as a state machine without sockets, clocks or tasks: bytes and instants go in, bytes and a
+//! verdict come out. It leaves out reading and writing (`pump`) and everything before the upgrade
+//! (`connection`).
+//!
+//! `Fresh` until the VM is heard, keeping what the local side sent so that it can be sent again; then `Live`;
+//! `Closing` from the first sign of an end until what arrived is delivered and our close frame is written; then
+//! `Ended`.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::time::{Duration, Instant};
+
+use bastide_core::{End, Heard};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::Control;
+
+use crate::inbox::{Found, Inbox};
+use crate::outbox::Outbox;
+
+/// How a session behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionOptions {
+    /// Largest payload of a frame to the service. Default 4,096, as the reference client (protocol.md §3).
+    pub(crate) max_frame: u16,
+    /// How long the VM may say nothing at all before the service counts as sick; for protocols in which the
+    /// server speaks first.
+    pub(crate) first_byte: Option<Duration>,
+    /// Whether to ping.
+    pub(crate) ping: Ping,
+    /// How long after the local side's FIN the VM may be silent before the WebSocket is closed.
+    pub(crate) linger: Duration,
+}
+
+/// Whether to find out by pings that the service is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ping {
+    /// After [`PING_AFTER`] without a frame.
+    WhenIdle,
+    /// Never.
+    Never,
+}
+
+/// Local bytes that no VM has answered yet, to be sent again over a new connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Replay {
+    bytes: Vec<u8>,
+    /// The local side has sent its FIN behind them.
+    finished: bool,
+}
+
+/// A ping goes out after so long without a frame in either direction (protocol.md §4).
+pub(crate) const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// No pong and no data for so long after a ping: dead (protocol.md §4).
+pub(crate) const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// A connection that ends so soon after its first ping was ended by it (protocol.md §4).
+pub(crate) const PING_SUSPICION: Duration = Duration::from_secs(2);
+
+/// How long our close frame may take to leave, and the service's answer to it to come: RFC 6455 §7.1.1 leaves
+/// the time to us; local data is complete by then.
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// So much is kept for another attempt: an SSH client sends 2 KiB before it hears the server, a TLS client
+/// less. Whoever sends more before hearing anything gets one attempt, not a stall.
+const REPLAY_LIMIT: usize = 256 * 1024;
+
+/// The state machine. Call [`Session::end`] after each step.
+pub(crate) struct Session {
+    options: SessionOptions,
+    phase: Phase,
+    outbox: Outbox,
+    inbox: Inbox,
+    replay: Replay,
+    /// Bytes of `replay` from an earlier attempt that were put into frames again.
+    replayed: usize,
+    /// Set from the local side's FIN on: when the VM's silence ends the session.
+    linger_until: Option<Instant>,
+    started: Instant,
+    last_frame: Instant,
+    first_ping: Option<Instant>,
+    awaiting_pong: Option<Instant>,
+    sent: u64,
+    received: u64,
+}
+
+enum Phase {
+    Fresh,
+    Live,
+    Closing { end: End, until: Instant, wire: Wire },
+    Ended(End),
+}
+
+/// What the service's side is still good for while closing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    /// Our close frame is out or on its way; the rest of the VM's bytes may come.
+    Open,
+    /// Our answer to its close frame, or our last frame, is to be written; nothing more is read.
+    WriteOnly,
+    /// Gone.
+    Gone,
+}
+
+impl Session {
+    /// A session over a WebSocket that has just been opened. `replay` is what an earlier attempt could not
+    /// bring to the VM; `seed` comes from the operating system's random numbers.
+    pub(crate) fn new(options: SessionOptions, seed: [u8; 32], replay: Replay, now: Instant) -> Self {
+        let linger_until = replay.finished.then(|| now + options.linger);
+        Self {
+            outbox: Outbox::new(options.max_frame, seed),
+            options,
+            phase: Phase::Fresh,
+            inbox: Inbox::default(),
+            replay,
+            replayed: 0,
+            linger_until,
+            started: now,
+            last_frame: now,
+            first_ping: None,
+            awaiting_pong: None,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Whether to read from the service: not while the local side has yet to take what came before.
+    pub(crate) fn wants_wire(&self) -> bool {
+        self.reads_on() && !self.inbox.has_payload()
+    }
+
+    /// Whether to read on after [`Session::from_wire`], so that more leaves in one write to the local side.
+    pub(crate) fn reads_on(&self) -> bool {
+        match &self.phase {
+            Phase::Fresh | Phase::Live => true,
+            Phase::Closing { wire, .. } => *wire == Wire::Open,
+            Phase::Ended(_) => false,
+        }
+    }
+
+    /// Where bytes from the service go. Empty when there is no room before the local side has taken some.
+    pub(crate) fn wire_space(&mut self) -> &mut [u8] {
+        self.inbox.space()
+    }
+
+    /// Bytes that came together with the answer to the upgrade.
+    pub(crate) fn from_early(&mut self, bytes: &[u8], now: Instant) {
+        if !bytes.is_empty() {
+            self.inbox.preload(bytes);
+            self.from_wire(bytes.len(), now);
+        }
+    }
+
+    /// `count` bytes came from the service.
+    pub(crate) fn from_wire(&mut self, count: usize, now: Instant) {
+        self.inbox.fill(count);
+        self.last_frame = now;
+        self.awaiting_pong = None;
+        loop {
+            let (payload, found) = self.inbox.next();
+            if payload > 0 {
+                self.heard_vm(payload, now);
+            }
+            match found {
+                Found::Nothing => return,
+                Found::Pong => {}
+                Found::Ping(payload) => self.outbox.push_control(Control::Pong, &payload),
+                Found::Close(code, reason) => {
+                    if !matches!(self.phase, Phase::Closing { .. }) {
+                        // RFC 6455 §5.5.1: the answer echoes the code; 1005 is never sent.
+                        let echoed = code.to_be_bytes();
+                        self.outbox.clear();
+                        self.outbox.push_control(Control::Close, if code == 1005 { &[] } else { &echoed });
+                    }
+                    return self.close(End::Closed { code, reason }, Wire::WriteOnly, now);
+                }
+                Found::Http(status) => return self.close(End::ProxyRefused { status }, Wire::Gone, now),
+                Found::Malformed(what) => {
+                    self.outbox.clear();
+                    // RFC 6455 §7.4.1: 1002, protocol error.
+                    self.outbox.push_control(Control::Close, &1002u16.to_be_bytes());
+                    return self.close(End::Malformed(what), Wire::WriteOnly, now);
+                }
+            }
+        }
+    }
+
+    /// The service's bytes are over, with or without a close_notify.
+    pub(crate) fn wire_eof(&mut self, now: Instant) {
+        let end = if self.inbox.is_http_cut_short() {
+            End::ProxyRefused { status: None }
+        } else if self.inbox.is_within_frame() {
+            End::Broken("the service's bytes end within a frame".into())
+        } else {
+            End::Eof
+        };
+        self.close(end, Wire::Gone, now);
+    }
+
+    /// Reading from the service failed.
+    pub(crate) fn wire_broken(&mut self, error: String, now: Instant) {
+        self.close(End::Broken(error), Wire::Gone, now);
+    }
+
+    /// Writing to the service failed. What it sent before may still be there to read, so nothing ends yet:
+    /// reading finds the end.
+    pub(crate) fn wire_deaf(&mut self, error: String, now: Instant) {
+        self.outbox.clear();
+        if let Phase::Closing { wire: Wire::WriteOnly, .. } = &self.phase {
+            return self.close(End::Broken(error.clone()), Wire::Gone, now);
+        }
+        if let Phase::Fresh | Phase::Live = &self.phase {
+            self.phase =
+                Phase::Closing { end: End::Broken(error), until: now + CLOSE_WITHIN, wire: Wire::Open };
+        }
+    }
+
+    /// Bytes to write to the service.
+    pub(crate) fn to_wire(&mut self) -> &[u8] {
+        if self.is_replaying() && self.outbox.is_empty() && matches!(self.phase, Phase::Fresh | Phase::Live) {
+            let count = self.outbox.put(self.replay.bytes.get(self.replayed..).unwrap_or_default());
+            self.replayed += count;
+            self.sent += count as u64;
+        }
+        self.outbox.pending()
+    }
+
+    /// `count` bytes of [`Session::to_wire`] were written.
+    pub(crate) fn wrote_wire(&mut self, count: usize) {
+        self.outbox.advance(count);
+    }
+
+    /// Whether to read from the local side: not while the service has yet to take what came before.
+    pub(crate) fn wants_local(&self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Live)
+            && self.linger_until.is_none()
+            && self.outbox.is_empty()
+            && !self.is_replaying()
+    }
+
+    /// Where local bytes go.
+    pub(crate) fn local_slots(&mut self) -> Vec<IoSliceMut<'_>> {
+        self.outbox.slots()
+    }
+
+    /// `count` bytes came from the local side.
+    pub(crate) fn from_local(&mut self, count: usize, now: Instant) {
+        if matches!(self.phase, Phase::Fresh) {
+            if self.replay.bytes.len() + count <= REPLAY_LIMIT {
+                self.outbox.copy_unsealed(count, &mut self.replay.bytes);
+                self.replayed = self.replay.bytes.len();
+            } else {
+                self.phase = Phase::Live;
+            }
+        }
+        if matches!(self.phase, Phase::Live) {
+            self.replay.bytes = Vec::new();
+            self.replayed = 0;
+        }
+        self.outbox.seal(count);
+        self.sent += count as u64;
+        self.last_frame = now;
+    }
+
+    /// The local side sent its FIN. WebSocket has no half-close: the VM's answer may still come, so the
+    /// WebSocket is closed only after a silence (the reference client closes at once and loses the answer).
+    pub(crate) fn local_eof(&mut self, now: Instant) {
+        self.replay.finished = true;
+        self.linger_until = Some(now + self.options.linger);
+    }
+
+    /// The local side is gone: nobody takes what the VM sends.
+    pub(crate) fn local_broken(&mut self, error: String, now: Instant) {
+        self.inbox.discard_payload();
+        match self.phase {
+            Phase::Closing { .. } | Phase::Ended(_) => self.close(End::LocalBroken(error), Wire::Gone, now),
+            Phase::Fresh | Phase::Live => self.say_goodbye(End::LocalBroken(error), Wire::WriteOnly, now),
+        }
+    }
+
+    /// Payload for the local side.
+    pub(crate) fn to_local(&self) -> Vec<IoSlice<'_>> {
+        self.inbox.payload()
+    }
+
+    /// Whether there is payload for the local side.
+    pub(crate) fn has_local(&self) -> bool {
+        self.inbox.has_payload()
+    }
+
+    /// `count` bytes of [`Session::to_local`] were written.
+    pub(crate) fn wrote_local(&mut self, count: usize) {
+        self.inbox.advance(count);
+    }
+
+    /// The tunnel is being shut down.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if let Phase::Fresh | Phase::Live = self.phase {
+            self.say_goodbye(End::Stopped, Wire::WriteOnly, now);
+        }
+    }
+
+    /// When [`Session::tick`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let ping = match (self.options.ping, self.awaiting_pong) {
+            (Ping::Never, _) => None,
+            (Ping::WhenIdle, Some(since)) => Some(since + PONG_WITHIN),
+            (Ping::WhenIdle, None) => Some(self.last_frame + PING_AFTER),
+        };
+        match &self.phase {
+            Phase::Fresh => {
+                let first_byte = self.options.first_byte.map(|limit| self.started + limit);
+                [ping, first_byte, self.linger_until].into_iter().flatten().min()
+            }
+            Phase::Live => [ping, self.linger_until].into_iter().flatten().min(),
+            Phase::Closing { wire: Wire::Gone, .. } | Phase::Ended(_) => None,
+            Phase::Closing { until, .. } => Some(*until),
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match &self.phase {
+            Phase::Ended(_) => {}
+            // Delivery to a slow local side has no deadline of ours; frames to the service have.
+            Phase::Closing { end, .. } => {
+                let end = end.clone();
+                self.close(end, Wire::Gone, now);
+            }
+            Phase::Fresh if due(self.options.first_byte.map(|limit| self.started + limit)) => {
+                self.say_goodbye(End::Silent, Wire::WriteOnly, now);
+            }
+            Phase::Fresh | Phase::Live if due(self.linger_until) => {
+                self.say_goodbye(End::LocalClosed, Wire::Open, now);
+            }
+            Phase::Fresh | Phase::Live => match self.awaiting_pong {
+                Some(_) => self.close(End::Dead, Wire::Gone, now),
+                None => {
+                    self.outbox.push_control(Control::Ping, b"");
+                    self.first_ping.get_or_insert(now);
+                    self.awaiting_pong = Some(now);
+                    self.last_frame = now;
+                }
+            },
+        }
+    }
+
+    /// How it ended, once everything that had arrived is delivered and every frame that matters is written.
+    pub(crate) fn end(&mut self) -> Option<&End> {
+        if let Phase::Closing { end, wire, .. } = &self.phase {
+            let delivered = !self.inbox.has_payload();
+            let over = match wire {
+                Wire::Open => false,
+                Wire::WriteOnly => self.outbox.is_empty(),
+                Wire::Gone => true,
+            };
+            if delivered && over {
+                self.phase = Phase::Ended(end.clone());
+            }
+        }
+        match &self.phase {
+            Phase::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Whether the VM was heard, or so much was sent that it can't be sent again.
+    pub(crate) fn heard(&self) -> Heard {
+        if self.received == 0 && self.sent <= REPLAY_LIMIT as u64 { Heard::Nothing } else { Heard::Something }
+    }
+
+    /// What another attempt has to send again.
+    pub(crate) fn into_replay(self) -> Replay {
+        self.replay
+    }
+
+    /// Payload bytes taken from the local side in this session, replayed ones included.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Payload bytes that came from the VM.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the session ended so soon after its first ping that the ping is to blame.
+    pub(crate) fn was_ended_by_ping(&self, now: Instant) -> bool {
+        self.first_ping.is_some_and(|at| now < at + PING_SUSPICION)
+    }
+
+    fn heard_vm(&mut self, payload: usize, now: Instant) {
+        self.received += payload as u64;
+        if matches!(self.phase, Phase::Fresh) {
+            self.phase = Phase::Live;
+        }
+        if let Some(until) = &mut self.linger_until {
+            *until = now + self.options.linger;
+        }
+    }
+
+    /// Whether bytes of an earlier attempt are still to be framed.
+    fn is_replaying(&self) -> bool {
+        self.replayed < self.replay.bytes.len()
+    }
+
+    /// Our close frame, behind what is already framed (RFC 6455 §7.4.1: 1000, normal closure).
+    fn say_goodbye(&mut self, end: End, wire: Wire, now: Instant) {
+        self.outbox.push_control(Control::Close, &1000u16.to_be_bytes());
+        self.close(end, wire, now);
+    }
+
+    fn close(&mut self, end: End, wire: Wire, now: Instant) {
+        if wire == Wire::Gone {
+            self.outbox.clear();
+        }
+        match &mut self.phase {
+            Phase::Ended(_) => {}
+            // The first reason is the reason; what the other side does about it comes later.
+            Phase::Closing { wire: old, .. } => *old = wire,
+            Phase::Fresh | Phase::Live => {
+                self.phase = Phase::Closing { end, until: now + CLOSE_WITHIN, wire };
+            }
+        }
+    }
+}
