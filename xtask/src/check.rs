@@ -75,7 +75,8 @@ fn tests(root: &Path, steps: &mut Steps, filter: &[&str]) -> Result<()> {
 }
 
 fn deny(root: &Path) -> Result<()> {
-    const CHECK: &[&str] = &["deny", "--locked", "--offline", "check", "bans", "licenses", "sources"];
+    const CHECK: &[&str] =
+        &["deny", "--locked", "--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     if cargo::command(root, &["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
         return cargo::run(cargo::command(root, CHECK));
     }

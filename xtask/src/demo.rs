@@ -5,6 +5,7 @@
 //! process, no folder, no token; the last step looks.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -85,8 +86,8 @@ fn play(home: &Home, interrupts: &Interrupts, steps: &mut Steps) -> Result<Strin
 
     let uname = steps.take("an SSH session through Bastion", || {
         let lines = user.run(&format!(
-            "bastide ssh {TARGET} --auth-type ssh-key --username azureuser \
-             --ssh-key \"$BASTIDE_EMULATOR_STATE/id_ed25519\" -- 'uname -sr; hostname; echo \"{HELLO}\"'"
+            "bastide ssh {TARGET} \\\n    --auth-type ssh-key --username azureuser \
+             --ssh-key \"$BASTIDE_EMULATOR_STATE/id_ed25519\" \\\n    -- 'uname -sr; hostname; echo \"{HELLO}\"'"
         ))?;
         ensure!(lines.iter().any(|line| line == HELLO), "the VM did not say {HELLO:?}");
         Ok(lines.into_iter().next().unwrap_or_default())
@@ -94,7 +95,7 @@ fn play(home: &Home, interrupts: &Interrupts, steps: &mut Steps) -> Result<Strin
 
     let (tunnel, port) = steps.take("a tunnel to port 22 of the VM", || {
         let mut tunnel =
-            user.start(&format!("bastide tunnel {TARGET} --resource-port 22 --port 0 -o json"))?;
+            user.start(&format!("bastide tunnel {TARGET} \\\n    --resource-port 22 --port 0 -o json"))?;
         let port = tunnel.find("that it is ready", |line| {
             let event = event(line, "ready")?;
             event.get("address")?.as_str()?.rsplit_once(':')?.1.parse::<u16>().ok()
@@ -106,7 +107,7 @@ fn play(home: &Home, interrupts: &Interrupts, steps: &mut Steps) -> Result<Strin
         std::fs::write(home.path().join("sent"), noise(FILE_SIZE)).context("cannot write a file to copy")?;
         let scp = format!(
             "scp -q -F /dev/null -P {port} -i \"$BASTIDE_EMULATOR_STATE/id_ed25519\" \
-             -o UserKnownHostsFile=\"$HOME/known_hosts\" -o StrictHostKeyChecking=accept-new"
+             -o UserKnownHostsFile=\"$HOME/known_hosts\" -o StrictHostKeyChecking=accept-new \\\n   "
         );
         user.run(&format!("{scp} sent azureuser@127.0.0.1:kept"))?;
         user.run(&format!("{scp} azureuser@127.0.0.1:kept came-back"))?;
@@ -161,7 +162,13 @@ fn judge(stopped: &Value) -> Result<String> {
 
 fn nothing_is_left(home: Home) -> Result<()> {
     let folder = home.path().to_string_lossy().into_owned();
-    let processes = sys::processes_with(&folder);
+    // A child of what was just stopped may still be on its way out.
+    let deadline = Instant::now() + LAST_BREATH;
+    let mut processes = sys::processes_with(&folder);
+    while !processes.is_empty() && Instant::now() < deadline {
+        std::thread::sleep(LAST_BREATH / 100);
+        processes = sys::processes_with(&folder);
+    }
     let files: Vec<String> = std::fs::read_dir(home.temporary())
         .context("cannot look into the temporary folder")?
         .flatten()
@@ -179,11 +186,13 @@ fn event(line: &str, name: &str) -> Option<Value> {
     (event.get("event")?.as_str()? == name).then_some(event)
 }
 
-const TARGET: &str = "--name bastion --resource-group demo --target-resource-id \
+const TARGET: &str = "--name bastion --resource-group demo \\\n    --target-resource-id \
     \"/subscriptions/$AZURE_SUBSCRIPTION_ID/resourceGroups/demo/providers/Microsoft.Compute/virtualMachines/web-01\"";
 const HELLO: &str = "hello from the other side";
 /// Enough for a thousand frames of 4,096 bytes each way, little enough for a slow machine.
 const FILE_SIZE: usize = 4 << 20;
+/// Many times what a process takes to end that has lost its parent and its connection.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
