@@ -128,16 +128,19 @@ impl Dialer {
     }
 }
 
-/// What a proxy's refusal means.
+/// What a proxy's refusal means. Only a status that cannot be the origin's may come here.
 pub(crate) fn refusal<B>(proxy: &Proxy, target: String, answer: &http::Response<B>) -> Error {
     let status = answer.status();
-    let proxy_name = proxy.origin.peer();
-    if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        return Error::ProxyRefused { proxy: proxy_name, target, status };
-    }
-    let offered = answer.headers().get_all(header::PROXY_AUTHENTICATE).iter();
+    let name = proxy.origin.peer();
+    let challenges = match status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => header::PROXY_AUTHENTICATE,
+        // tinyproxy says so to wrong credentials.
+        StatusCode::UNAUTHORIZED => header::WWW_AUTHENTICATE,
+        _ => return Error::ProxyRefused { proxy: name, target, status },
+    };
+    let offered = answer.headers().get_all(challenges).iter();
     Error::ProxyCredentials {
-        proxy: proxy_name,
+        proxy: name,
         credentials: match proxy.authorization {
             Some(_) => Credentials::Rejected,
             None => Credentials::Missing,
@@ -161,7 +164,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn after(limit: Duration) -> Deadline {
-        Deadline { at: Instant::now() + limit, limit }
+        Deadline { at: Instant::now() + limit.min(LONGEST), limit }
     }
 
     /// Gives `work` what is left of the time; its name and that of the peer go into the error.
@@ -191,7 +194,7 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
         return Ok(loopback.map(|address| SocketAddr::new(address, port)).to_vec());
     }
     let failed = |source| Error::Name { peer: origin.peer(), source: Arc::new(source) };
-    let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await.map_err(failed)?.collect();
+    let addresses: Vec<_> = tokio::net::lookup_host((origin.host(), port)).await.map_err(failed)?.collect();
     if addresses.is_empty() {
         return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     }
@@ -219,6 +222,9 @@ impl Service<Name> for Resolved {
 /// How long the preferred address family is ahead of the other (RFC 8305 §8, "Connection Attempt
 /// Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A deadline further off is as good as none, and would overflow the clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Authentication schemes of a proxy that are shown, and the length of one: IANA knows 13, of up to
 /// 15 characters.

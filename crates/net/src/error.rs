@@ -331,11 +331,16 @@ impl Error {
             return Error::from_tls(peer, step, tls);
         }
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => Error::Refused { peer },
+            io::ErrorKind::ConnectionRefused if step == Step::Connect => Error::Refused { peer },
+            // Later on, ICMP can report the same of a connection that has carried a request.
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable => Error::Unreachable { peer, source: Arc::new(error) },
+            | io::ErrorKind::AddrNotAvailable
+                if step == Step::Connect =>
+            {
+                Error::Unreachable { peer, source: Arc::new(error) }
+            }
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
                 Error::Reset { peer, step }
             }
@@ -412,6 +417,49 @@ fn credentials_hint(offered: &[String]) -> String {
     )
 }
 
-/// Bytes of an answer's status line and headers: what nginx takes from a client and Node.js from a
-/// server at the most, and four times what Entra ID and ARM have been seen to send.
+/// Bytes of an answer's status line and headers: eight times what nginx and Tomcat send by default.
+/// hyper checks it after each read, so that a little more may get through.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_system_calls_report() {
+        let check = |kind: io::ErrorKind, step: Step, expected: &str| {
+            let error = Error::from_io("vm:22", step, io::Error::from(kind));
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(error.is_connect(), step != Step::Answer, "{error}");
+        };
+        check(io::ErrorKind::ConnectionRefused, Step::Connect, "vm:22 refused the connection");
+        check(io::ErrorKind::NetworkUnreachable, Step::Connect, "vm:22 cannot be reached");
+        check(
+            io::ErrorKind::HostUnreachable,
+            Step::Answer,
+            "the connection to vm:22 failed while waiting for its answer",
+        );
+        check(
+            io::ErrorKind::ConnectionReset,
+            Step::Handshake,
+            "the connection to vm:22 was reset while shaking hands for TLS",
+        );
+        check(
+            io::ErrorKind::UnexpectedEof,
+            Step::Tunnel,
+            "vm:22 closed the connection while opening a tunnel through the proxy",
+        );
+        check(
+            io::ErrorKind::TimedOut,
+            Step::Answer,
+            "the connection to vm:22 failed while waiting for its answer",
+        );
+    }
+
+    #[test]
+    fn tried_addresses_are_named_where_they_say_more() {
+        let address = "127.0.0.1:22".parse().unwrap();
+        assert_eq!(tried("127.0.0.1:22", &[address]), "127.0.0.1:22");
+        assert_eq!(tried("vm:22", &[address]), "vm:22 (tried 127.0.0.1:22)");
+    }
+}

@@ -88,7 +88,10 @@ fn from_client(peer: &str, error: &legacy::Error) -> Error {
     }
     match error::find::<hyper::Error>(error) {
         Some(error) => Error::from_hyper(peer, Step::Answer, error),
-        None => Error::Closed { peer: peer.to_owned(), step: Step::Answer },
+        None => {
+            let source = Arc::new(io::Error::other(error.to_string()));
+            Error::Io { peer: peer.to_owned(), step: Step::Answer, source }
+        }
     }
 }
 

@@ -158,7 +158,11 @@ mod tests {
         check("http://u:secret@proxy:3128/", "http://proxy:3128");
         check("", malformed);
         check("ftp://u:secret@proxy", malformed);
-        check("http://u:secret^@proxy", "http://proxy:80");
+        check("http://u:secret^@proxy", malformed);
+        check(
+            "http://u:p@secret@proxy:3128",
+            "the proxy address of --proxy cannot be used: its host or port cannot be read",
+        );
         check(
             "socks5h://u:secret@proxy",
             "the proxy address of --proxy cannot be used: SOCKS proxies are not spoken",

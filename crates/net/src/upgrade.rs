@@ -64,6 +64,7 @@ pub(crate) async fn exchange(
     let (mut sender, connection) = http1::Builder::new()
         .title_case_headers(true)
         .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(wire))
         .await
         .map_err(failed)?;
