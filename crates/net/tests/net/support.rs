@@ -163,6 +163,7 @@ impl Server {
             while let Ok((tcp, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, script, heads) = (acceptor.clone(), Arc::clone(&script), Arc::clone(&seen));
+                tcp.set_nodelay(true).unwrap();
                 connections.spawn(async move {
                     let stream: Box<dyn Stream> = match acceptor {
                         None => Box::new(tcp),
