@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::environment::Home;
 use crate::steps::Steps;
+use crate::sys::Interrupts;
 use crate::{cargo, demo, needs, tidy};
 
 /// Everything, or, with a filter, only the tests that it lets through.
@@ -28,9 +29,12 @@ pub(crate) fn ci() -> Result<()> {
 }
 
 fn summed_up(task: impl FnOnce(&mut Steps) -> Result<()>) -> Result<()> {
+    // Ctrl-C ends what runs, and then this, by way of what it has to remove.
+    let interrupts = Interrupts::watch()?;
     let mut steps = Steps::default();
     let result = task(&mut steps);
     eprint!("\n{}", steps.summary());
+    interrupts.check()?;
     result
 }
 

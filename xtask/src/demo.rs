@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::environment::Home;
-use crate::shell::{Shell, noise, quoted};
+use crate::shell::{Shell, quoted};
 use crate::steps::Steps;
 use crate::sys::{self, Ask, Interrupts};
 use crate::{cargo, needs};
@@ -106,7 +106,7 @@ fn play(home: &Home, interrupts: &Interrupts, steps: &mut Steps) -> Result<Strin
     steps.take("copy a file there and back with scp", || {
         std::fs::write(home.path().join("sent"), noise(FILE_SIZE)).context("cannot write a file to copy")?;
         let scp = format!(
-            "scp -q -F /dev/null -P {port} -i \"$BASTIDE_EMULATOR_STATE/id_ed25519\" \
+            "scp -q -F /dev/null -P {port} -i \"$BASTIDE_EMULATOR_STATE/id_ed25519\" \\\n    \
              -o UserKnownHostsFile=\"$HOME/known_hosts\" -o StrictHostKeyChecking=accept-new \\\n   "
         );
         user.run(&format!("{scp} sent azureuser@127.0.0.1:kept"))?;
@@ -186,6 +186,20 @@ fn event(line: &str, name: &str) -> Option<Value> {
     (event.get("event")?.as_str()? == name).then_some(event)
 }
 
+/// Pseudo-random bytes (xorshift, Marsaglia 2003): no zeros to be compressed, the same each time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
 const TARGET: &str = "--name bastion --resource-group demo \\\n    --target-resource-id \
     \"/subscriptions/$AZURE_SUBSCRIPTION_ID/resourceGroups/demo/providers/Microsoft.Compute/virtualMachines/web-01\"";
 const HELLO: &str = "hello from the other side";
@@ -226,5 +240,11 @@ mod tests {
         for other in [r#"{"event":"stopped"}"#, "Opening tunnel on port: 4711", "{}", "[]"] {
             assert!(event(other, "ready").is_none(), "{other}");
         }
+    }
+
+    #[test]
+    fn noise_has_the_length_that_was_asked_for() {
+        assert_eq!(noise(13).len(), 13);
+        assert_eq!(noise(64), noise(64));
     }
 }

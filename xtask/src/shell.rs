@@ -200,20 +200,6 @@ fn echo(stream: impl Read + Send + 'static, to: Option<Sender<String>>) {
     });
 }
 
-/// Pseudo-random bytes (xorshift, Marsaglia 2003): no zeros to be compressed, the same each time.
-pub(crate) fn noise(length: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
 /// A text as one word of a shell line.
 pub(crate) fn quoted(text: &str) -> String {
     let mut word = String::from("'");
@@ -284,11 +270,5 @@ mod tests {
         for (text, word) in [("a b", "'a b'"), ("", "''"), ("it's", r"'it'\''s'"), ("'", r"''\'''")] {
             assert_eq!(quoted(text), word);
         }
-    }
-
-    #[test]
-    fn noise_has_the_length_that_was_asked_for() {
-        assert_eq!(noise(13).len(), 13);
-        assert_eq!(noise(64), noise(64));
     }
 }
