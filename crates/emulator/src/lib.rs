@@ -1,1 +1,315 @@
-//! emulator
+//! A small Azure for one machine: Entra ID, ARM and the data plane of Azure Bastion on one TLS port,
+//! with virtual machines behind it. Programs that speak to Azure Bastion can be tried and tested
+//! against it without an account. It shares no code with the client that lives beside it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use bastide_emulator::{Emulator, Options};
+//!
+//! let emulator = Emulator::start(Options { state: "state".into(), ..Options::default() }).await?;
+//! for (name, value) in emulator.env() {
+//!     println!("{name}={value}");
+//! }
+//! // … run something against it …
+//! assert_eq!(emulator.violations(), []);
+//! emulator.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod arm;
+mod azure;
+mod certificates;
+mod control;
+mod data_plane;
+mod entra;
+mod http;
+mod inventory;
+mod rules;
+pub mod scenario;
+mod server;
+mod services;
+pub mod ssh;
+mod state;
+mod sys;
+pub mod transcript;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::azure::Azure;
+use crate::inventory::Inventory;
+use crate::state::State;
+
+pub use rules::{FrameFault, Violation, violations};
+pub use scenario::Scenario;
+pub use services::pattern;
+pub use sys::stop_signal;
+pub use transcript::Transcript;
+
+/// What an emulator is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// State folder; made if need be, and used by one emulator at a time.
+    pub state: PathBuf,
+    /// What the small Azure holds.
+    pub scenario: Scenario,
+    /// Address to listen on. Anything but loopback lets other machines in, who then can use every
+    /// virtual machine that they know the password of.
+    pub bind: IpAddr,
+    /// Port to listen on, 0 for any free one.
+    pub port: u16,
+}
+
+impl Default for Options {
+    /// `bastide-emulator` below `XDG_STATE_HOME` (XDG Base Directory Specification 0.8), the built-in
+    /// scenario, any free port of 127.0.0.1.
+    fn default() -> Options {
+        Options {
+            state: state::default_folder(),
+            scenario: Scenario::default(),
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 0,
+        }
+    }
+}
+
+/// A running emulator. Dropping it ends it at once; [`Emulator::shutdown`] ends it well.
+pub struct Emulator {
+    azure: Arc<Azure>,
+    state: State,
+    address: SocketAddr,
+    env: Vec<(String, String)>,
+    server: JoinSet<()>,
+    _stop_when_dropped: DropGuard,
+}
+
+impl Emulator {
+    /// Starts one in the caller's tokio runtime. It is ready when this returns: the port accepts, and the
+    /// state folder says how to reach it. Cancel safe: nothing runs until it returns.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn start(options: Options) -> Result<Emulator, Error> {
+        options.scenario.check()?;
+        let bind = SocketAddr::new(options.bind, options.port);
+        let listening = |source| Error::Listen { address: bind, source };
+        let listener = TcpListener::bind(bind).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+        // Reads files and makes keys.
+        let prepared = tokio::task::spawn_blocking(move || prepare(&options, address.port()));
+        let (state, azure, tls, env) = prepared.await.map_err(|_| Error::Interrupted)??;
+
+        let azure = Arc::new(azure);
+        let mut server = JoinSet::new();
+        server.spawn(server::serve(Arc::clone(&azure), listener, TlsAcceptor::from(Arc::new(tls))));
+        let stop = azure.stop.clone().drop_guard();
+        Ok(Emulator { azure, state, address, env, server, _stop_when_dropped: stop })
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `https://localhost:PORT`: ARM, the authority and the default Bastion host.
+    pub fn url(&self) -> &str {
+        &self.azure.url
+    }
+
+    /// The state folder, absolute.
+    pub fn state(&self) -> &Path {
+        self.state.folder()
+    }
+
+    /// The certificate of its authority, in the state folder.
+    pub fn ca_file(&self) -> PathBuf {
+        self.state.path(certificates::CA_FILE)
+    }
+
+    /// Environment variables that point bastide and the Azure SDKs at it, as in `env.sh`. Secrets of the
+    /// emulator are among them.
+    pub fn env(&self) -> Vec<(String, String)> {
+        self.env.clone()
+    }
+
+    /// A copy of everything that it saw.
+    pub fn transcript(&self) -> Transcript {
+        self.azure.recorder.snapshot()
+    }
+
+    /// Every rule of a good client that what it saw breaks.
+    pub fn violations(&self) -> Vec<Violation> {
+        violations(&self.azure.recorder.read())
+    }
+
+    /// Sessions that were minted and not yet released.
+    pub fn sessions(&self) -> Vec<transcript::Session> {
+        self.azure.recorder.read().unreleased().cloned().collect()
+    }
+
+    /// Waits until the transcript meets a condition, which is asked at every change: so that a test needs
+    /// no sleep. Cancel safe; the caller sets the time limit.
+    pub async fn wait_for(&self, condition: impl FnMut(&Transcript) -> bool) {
+        self.azure.recorder.wait_for(condition).await;
+    }
+
+    /// Forgets the transcript, but for sessions that are open or not released.
+    pub fn reset(&self) {
+        self.azure.recorder.reset();
+    }
+
+    /// Stops accepting, ends every connection with a Close frame or a close_notify, and waits for that, at
+    /// most ten seconds. Cancelled half-way, it ends everything at once.
+    pub async fn shutdown(mut self) {
+        self.azure.stop.cancel();
+        while self.server.join_next().await.is_some() {}
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Emulator").field("address", &self.address).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Why an emulator does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The scenario.
+    #[error(transparent)]
+    Scenario(#[from] scenario::Error),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The port.
+    #[error("listening on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Certificates(#[from] certificates::Error),
+    /// The key that signs tokens.
+    #[error(transparent)]
+    Issuer(#[from] entra::Error),
+    /// The services of the virtual machines.
+    #[error(transparent)]
+    Services(#[from] services::Error),
+    /// The runtime was shut down meanwhile.
+    #[error("the runtime was shut down")]
+    Interrupted,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Scenario(_) => Some("`bastide-emulator --print-scenario` shows a documented example".into()),
+            Error::State(state::Error::InUse { .. }) => {
+                Some("stop the other emulator, or choose another folder with --state".into())
+            }
+            Error::State(_) => Some("choose another folder with --state".into()),
+            Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("choose another port with --port, or 0 for any free one".into())
+            }
+            Error::Certificates(certificates::Error::Authority(_)) | Error::Issuer(entra::Error::Key(_)) => {
+                Some("remove the state folder: its keys are made anew, and clients have to trust the new ca.pem".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+type Prepared = (State, Azure, rustls::ServerConfig, Vec<(String, String)>);
+
+fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
+    let state = State::open(&options.state)?;
+    let scenario = &options.scenario;
+    let url = format!("https://localhost:{port}");
+    let client_secret = state.secret("client-secret")?;
+    let password = match &scenario.settings.vm_password {
+        Some(password) => password.clone(),
+        None => state.secret("vm-password")?,
+    };
+    let client_key = state.path(CLIENT_KEY);
+    if !client_key.exists() {
+        ssh::generate_client_key(&client_key).map_err(services::Error::from)?;
+    }
+    let public_key = state.kept(&format!("{CLIENT_KEY}.pub"), || Ok(String::new()))?;
+
+    let inventory = Inventory::new(scenario, port, &client_secret);
+    let names = inventory.hosts.iter().flat_map(|host| [Some(host.dns_name.clone()), host.pod_name.clone()]);
+    let tls = certificates::server_config(&state, &names.flatten().collect::<Vec<_>>())?;
+    let stop = CancellationToken::new();
+    let username = &scenario.settings.vm_username;
+    let services = services::Services::new(&inventory, &state, username, &password, &public_key, stop.clone())?;
+    let azure = Azure {
+        url,
+        settings: scenario.settings.clone(),
+        issuer: entra::Issuer::new(&state)?,
+        recorder: transcript::Recorder::new(state.create("transcript.jsonl")?),
+        sessions: data_plane::Sessions::default(),
+        inventory,
+        services,
+        stop,
+    };
+    let mut env = environment(&azure, &state);
+    env.push(("BASTIDE_EMULATOR_VM_USERNAME".into(), username.clone()));
+    env.push(("BASTIDE_EMULATOR_VM_PASSWORD".into(), password.expose().to_owned()));
+    state.write("port", &format!("{port}\n"))?;
+    state.write("env.sh", &shell(&env))?;
+    Ok((state, azure, tls, env))
+}
+
+/// Private key that every built-in SSH server accepts; `.pub` beside it.
+const CLIENT_KEY: &str = "id_ed25519";
+
+fn environment(azure: &Azure, state: &State) -> Vec<(String, String)> {
+    let url = &azure.url;
+    let ca_file = state.path(certificates::CA_FILE).display().to_string();
+    let mut env = vec![
+        ("BASTIDE_CLOUD", url.clone()),
+        ("BASTIDE_IMDS_ENDPOINT", format!("{url}/imds")),
+        ("SSL_CERT_FILE", ca_file.clone()),
+        ("REQUESTS_CA_BUNDLE", ca_file.clone()),
+        ("WEBSOCKET_CLIENT_CA_BUNDLE", ca_file),
+        ("AZURE_AUTHORITY_HOST", url.clone()),
+        ("BASTIDE_EMULATOR_STATE", state.folder().display().to_string()),
+    ];
+    if let Some(subscription) = azure.inventory.subscriptions.first() {
+        env.push(("AZURE_SUBSCRIPTION_ID", subscription.id.clone()));
+    }
+    if let Some(principal) = azure.inventory.principals.first() {
+        env.push(("AZURE_TENANT_ID", principal.tenant.clone()));
+        env.push(("AZURE_CLIENT_ID", principal.client_id.clone()));
+        env.push(("AZURE_CLIENT_SECRET", principal.client_secret.expose().to_owned()));
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Lines for a POSIX shell, values in single quotes.
+fn shell(env: &[(String, String)]) -> String {
+    env.iter().map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_in_shell_quotes() {
+        assert_eq!(shell(&[("A".into(), "it's".into())]), "export A='it'\\''s'\n");
+    }
+}

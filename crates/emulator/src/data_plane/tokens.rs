@@ -1,0 +1,398 @@
+//! Minting, using and releasing tokens (protocol.md §3 steps 1, 2 and 4, and §5), with the checks
+//! and the failures of the live service. What was seen goes into the transcript without the tokens.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Door, Side, message, node, noted};
+use crate::azure::{Azure, Denied};
+use crate::http::{Answer, Request, Response, json as json_answer, set_header, text};
+use crate::inventory::{Machine, kind_of};
+use crate::scenario::{Sku, Tunneling};
+use crate::state::random_text;
+use crate::transcript::{Kind, Session, Tunnel};
+
+/// What a connection turns into after its 101.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// Number of the session.
+    pub(crate) session: u64,
+    /// Id of the machine; none when no machine has the address that was asked for.
+    pub(crate) machine: Option<String>,
+    /// Port on it.
+    pub(crate) port: u16,
+}
+
+/// The tokens that are known. Released ones stay known for a while, to tell a second release.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Number of the last session.
+    last: u64,
+    minted: BTreeMap<u64, Minted>,
+}
+
+#[derive(Debug)]
+struct Minted {
+    auth_token: String,
+    websocket_token: String,
+    node: String,
+    /// Id of the Bastion host.
+    host: String,
+    used: Once,
+    released: Once,
+    machine: Option<String>,
+    port: u16,
+}
+
+/// Whether something that can happen once has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Once {
+    NotYet,
+    Done,
+}
+
+/// Sessions that are known; the oldest is forgotten first.
+const MAX_KNOWN: usize = 100_000;
+/// Nodes that mint in turn, so that naming the right one matters.
+const NODES: u64 = 2;
+
+impl Sessions {
+    fn add(&self, make: impl FnOnce(u64) -> Minted) -> u64 {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.last += 1;
+        let number = table.last;
+        if table.minted.len() >= MAX_KNOWN {
+            table.minted.pop_first();
+        }
+        table.minted.insert(number, make(number));
+        number
+    }
+
+    /// Finds a session and changes it.
+    fn with<T>(
+        &self,
+        wanted: impl Fn(&Minted) -> bool,
+        change: impl FnOnce(u64, &mut Minted) -> T,
+    ) -> Option<T> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest first: it is nearly always the one.
+        let (number, minted) = table.minted.iter_mut().rev().find(|(_, minted)| wanted(minted))?;
+        Some(change(*number, minted))
+    }
+}
+
+/// `POST /api/tokens`
+pub(super) fn mint(azure: &Azure, door: Door<'_>, request: &Request) -> Answer {
+    let fields = request.form();
+    let mut answer = noted(Kind::Mint, Refusal::Unexpected.response(), &fields);
+    answer.node = node(request);
+    // Observed on the live service by one client (protocol.md §3): both end in the catch-all.
+    if !request.is_of_type("application/x-www-form-urlencoded") || request.header("authorization").is_some() {
+        return answer;
+    }
+    match try_mint(azure, door, &fields) {
+        Ok((number, body)) => {
+            answer.session = Some(number);
+            answer.response = json_answer(StatusCode::OK, &body);
+        }
+        Err(refusal) => answer.response = refusal.response(),
+    }
+    answer
+}
+
+fn try_mint(azure: &Azure, door: Door<'_>, fields: &[(String, String)]) -> Result<(u64, Value), Refusal> {
+    let field = |name| needed(fields, name);
+    let resource = field("resourceId")?;
+    let port = port(field("workloadHostPort")?)?;
+    if field("protocol")? != "tcptunnel" {
+        return Err(Refusal::NotTcp);
+    }
+    let target = authorize(azure, door, field("aztoken")?, resource, fields)?;
+    if let Target::Address(_) = target
+        && !IP_CONNECT_PORTS.contains(&port)
+    {
+        return Err(Refusal::IpConnectPort);
+    }
+    let machine = match target {
+        Target::Machine(machine) => Some(machine),
+        Target::Address(address) => azure.inventory.machine_at(door.host, address),
+    };
+    let (auth_token, websocket_token) = (random_text().to_uppercase(), random_text());
+    let mut node = String::new();
+    let number = azure.sessions.add(|number| {
+        node = format!("node-{}", (number - 1) % NODES);
+        Minted {
+            auth_token: auth_token.clone(),
+            websocket_token: websocket_token.clone(),
+            node: node.clone(),
+            host: door.host.id.clone(),
+            used: Once::NotYet,
+            released: Once::NotYet,
+            machine: machine.map(|machine| machine.id.clone()),
+            port,
+        }
+    });
+    azure.recorder.session(Session {
+        number,
+        bastion: door.host.settings.name.clone(),
+        node: node.clone(),
+        pod: door.side == Side::Pod,
+        resource: resource.to_owned(),
+        port,
+        upgrades: 0,
+        released: 0,
+        astray: 0,
+        tunnel: None,
+    });
+    let body = json!({
+        "authToken": auth_token, "username": "", "dataSource": "default", "availableDataSources": ["default"],
+        "nodeId": node, "websocketToken": websocket_token,
+    });
+    Ok((number, body))
+}
+
+/// protocol.md §2.
+const IP_CONNECT_PORTS: [u16; 2] = [22, 3389];
+
+enum Target<'a> {
+    Machine(&'a Machine),
+    Address(Ipv4Addr),
+}
+
+/// Whether a caller may have a tunnel through this host to that resource.
+fn authorize<'a>(
+    azure: &'a Azure,
+    door: Door<'_>,
+    token: &str,
+    resource: &str,
+    fields: &[(String, String)],
+) -> Result<Target<'a>, Refusal> {
+    let caller = azure.authenticate(token)?;
+    caller.must_be_of(&door.host.tenant)?;
+    let settings = &door.host.settings;
+    if settings.sku == Sku::Basic {
+        return Err(Refusal::Sku);
+    }
+    if !settings.sku.has_data_pod() && settings.tunneling != Tunneling::On {
+        return Err(Refusal::TunnelingOff);
+    }
+    if settings.session_recording {
+        return Err(Refusal::Recording);
+    }
+    // From here on the live service has one answer for everything (protocol.md §4).
+    let must_read = |id: &str| match caller.must_be_allowed(&format!("{}/read", kind_of(id)), id) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Refusal::Unexpected),
+    };
+    must_read(&door.host.id)?;
+    if let Some(machine) = azure.inventory.machine(resource) {
+        must_read(&machine.id)?;
+        must_read(&machine.nic_id)?;
+        return Ok(Target::Machine(machine));
+    }
+    let prefix = &door.host.host_connect;
+    let (start, address) = resource.split_at_checked(prefix.len()).ok_or(Refusal::Unexpected)?;
+    let address: Ipv4Addr = match address.parse() {
+        Ok(address) if start.eq_ignore_ascii_case(prefix) => address,
+        _ => return Err(Refusal::Unexpected),
+    };
+    if !settings.ip_connect {
+        return Err(Refusal::IpConnectOff);
+    }
+    match needed(fields, "hostname")? == address.to_string() {
+        true => Ok(Target::Address(address)),
+        false => Err(Refusal::Unexpected),
+    }
+}
+
+/// A field of a body; the data plane's names are taken letter by letter.
+fn needed<'a>(fields: &'a [(String, String)], name: &'static str) -> Result<&'a str, Refusal> {
+    let value = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    value.filter(|value| !value.is_empty()).ok_or(Refusal::Missing(name))
+}
+
+fn port(text: &str) -> Result<u16, Refusal> {
+    text.parse().ok().filter(|port| *port > 0).ok_or(Refusal::NotAPort)
+}
+
+/// Why there is no token. The live service's words are known for `Tunneling is disabled` and for the
+/// catch-all (protocol.md §4); the others say what a live service would hide behind it.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("The field '{0}' is missing.")]
+    Missing(&'static str),
+    #[error("The port is not a number between 1 and 65535.")]
+    NotAPort,
+    #[error("The field 'protocol' must be 'tcptunnel'.")]
+    NotTcp,
+    #[error(transparent)]
+    Unauthorized(#[from] Denied),
+    #[error("Native client support requires the Standard SKU or higher.")]
+    Sku,
+    #[error("Tunneling is disabled")]
+    TunnelingOff,
+    #[error("Native client connections are not available while session recording is enabled.")]
+    Recording,
+    #[error("IP-based connection is disabled on this Bastion host.")]
+    IpConnectOff,
+    #[error("Only ports 22 and 3389 are allowed with IP-based connection.")]
+    IpConnectPort,
+    #[error("Unexpected internal error")]
+    Unexpected,
+}
+
+impl Refusal {
+    fn response(&self) -> Response {
+        let status = match self {
+            Refusal::Missing(_) | Refusal::NotAPort | Refusal::NotTcp => StatusCode::BAD_REQUEST,
+            Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Sku
+            | Refusal::TunnelingOff
+            | Refusal::Recording
+            | Refusal::IpConnectOff
+            | Refusal::IpConnectPort => StatusCode::FORBIDDEN,
+            Refusal::Unexpected => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        message(status, &self.to_string())
+    }
+}
+
+/// `POST /api/connection`: the name of the data pod, as plain text.
+pub(super) fn connection(azure: &Azure, door: Door<'_>, request: &Request) -> Answer {
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let fields: Vec<(String, String)> = body
+        .as_object()
+        .map(|object| {
+            let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            object.iter().map(|(name, value)| (name.clone(), plain(value))).collect()
+        })
+        .unwrap_or_default();
+    let mut answer = noted(Kind::Connection, Refusal::Unexpected.response(), &fields);
+    answer.node = node(request);
+    if !request.is_of_type("application/json") {
+        return answer;
+    }
+    answer.response = match try_connection(azure, door, &fields) {
+        Ok(pod) => text(StatusCode::OK, pod),
+        Err(refusal) => refusal.response(),
+    };
+    answer
+}
+
+fn try_connection(azure: &Azure, door: Door<'_>, fields: &[(String, String)]) -> Result<String, Refusal> {
+    let field = |name| needed(fields, name);
+    let host = field("bastionResourceId")?;
+    if !host.eq_ignore_ascii_case(&door.host.id) || field("connectionType")? != "nativeclient" {
+        return Err(Refusal::Unexpected);
+    }
+    port(field("vmPort")?)?;
+    authorize(azure, door, field("azToken")?, field("resourceId")?, fields)?;
+    let pod = door.host.pod_name.as_deref().unwrap_or_default();
+    let port = azure.url.rsplit(':').next().unwrap_or_default();
+    Ok(format!("{pod}:{port}"))
+}
+
+/// `GET /webtunnelv2/{websocketToken}` and `GET /omni/webtunnel/{websocketToken}`
+pub(super) fn upgrade(azure: &Azure, door: Door<'_>, token: &str, request: &Request) -> Answer {
+    let mut answer = Answer::new(Kind::Upgrade, message(StatusCode::NOT_FOUND, "The token is not known."));
+    answer.node = node(request);
+    let label = |number: &str| match door.side {
+        Side::Gateway => format!("/webtunnelv2/{{{number}}}"),
+        Side::Pod => format!("/omni/webtunnel/{{{number}}}"),
+    };
+    answer.path = Some(label("unknown"));
+    let Some(key) = websocket_key(request) else {
+        answer.response = message(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake.");
+        return answer;
+    };
+    let named = answer.node.clone();
+    let found = azure.sessions.with(
+        |minted| minted.websocket_token == token && minted.host == door.host.id,
+        |number, minted| {
+            let astray = door.side == Side::Gateway && named.as_deref() != Some(&minted.node);
+            // A token works once, whatever comes of it (protocol.md §3).
+            let used = std::mem::replace(&mut minted.used, Once::Done);
+            let good = used == Once::NotYet && minted.released == Once::NotYet && !astray;
+            let opening = Opening { session: number, machine: minted.machine.clone(), port: minted.port };
+            (number, astray, good.then_some(opening))
+        },
+    );
+    let Some((number, astray, opening)) = found else { return answer };
+    answer.session = Some(number);
+    answer.path = Some(label(&number.to_string()));
+    azure.recorder.write(|transcript| {
+        if let Some(session) = transcript.sessions.get_mut(&number) {
+            session.upgrades += 1;
+            session.astray += u32::from(astray);
+            if opening.is_some() {
+                session.tunnel = Some(Tunnel::default());
+            }
+        }
+    });
+    if opening.is_some() {
+        answer.response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+        let headers = answer.response.headers_mut();
+        headers.clear();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        set_header(&mut answer.response, "sec-websocket-accept", &derive_accept_key(key.as_bytes()));
+    }
+    answer.opening = opening;
+    answer
+}
+
+/// The key of a WebSocket handshake (RFC 6455 section 4.2.1), if that is what it is.
+fn websocket_key(request: &Request) -> Option<&str> {
+    let lists = |name: &str, wanted: &str| {
+        request
+            .header(name)
+            .is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
+    };
+    let handshake = lists("upgrade", "websocket")
+        && lists("connection", "upgrade")
+        && request.header("sec-websocket-version") == Some("13");
+    request.header("sec-websocket-key").filter(|_| handshake)
+}
+
+/// `DELETE /api/tokens/{authToken}`
+pub(super) fn release(azure: &Azure, door: Door<'_>, token: &str, request: &Request) -> Answer {
+    let mut answer = Answer::new(Kind::Release, message(StatusCode::NOT_FOUND, "The token is not known."));
+    answer.node = node(request);
+    answer.path = Some("/api/tokens/{unknown}".into());
+    let named = answer.node.clone();
+    let found = azure.sessions.with(
+        |minted| minted.auth_token == token && minted.host == door.host.id,
+        |number, minted| {
+            let astray = named.as_deref() != Some(&minted.node);
+            let again = minted.released;
+            if !astray {
+                minted.released = Once::Done;
+            }
+            (number, astray, again)
+        },
+    );
+    let Some((number, astray, again)) = found else { return answer };
+    answer.session = Some(number);
+    answer.path = Some(format!("/api/tokens/{{{number}}}"));
+    azure.recorder.write(|transcript| {
+        if let Some(session) = transcript.sessions.get_mut(&number) {
+            session.astray += u32::from(astray);
+            session.released += u32::from(!astray);
+        }
+    });
+    if !astray && again == Once::NotYet {
+        answer.response = text(StatusCode::OK, "");
+    }
+    answer
+}

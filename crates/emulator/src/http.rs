@@ -1,0 +1,151 @@
+//! A request as the handlers see it and the answers they give. Reading it from the wire, and
+//! writing what was seen into the transcript, is `server.rs`.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use crate::data_plane::Opening;
+use crate::transcript::Kind;
+
+/// What goes back.
+pub(crate) type Response = hyper::Response<Full<Bytes>>;
+
+/// A request with its whole body.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Host name that it was sent to: lower case, without port.
+    pub(crate) host: String,
+    /// Path and query as they came.
+    pub(crate) target: String,
+    /// Path segments, decoded; an empty one at the end is left out.
+    pub(crate) segments: Vec<String>,
+    /// Query parameters, decoded.
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    pub(crate) fn new(parts: &hyper::http::request::Parts, body: Bytes) -> Request {
+        let authority = parts.uri.host().map(str::to_owned).or_else(|| {
+            Some(host_without_port(parts.headers.get(hyper::header::HOST)?.to_str().ok()?).to_owned())
+        });
+        let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
+        Request {
+            method: parts.method.clone(),
+            host: authority.unwrap_or_default().to_ascii_lowercase(),
+            target: parts.uri.path_and_query().map(|target| target.to_string()).unwrap_or_default(),
+            segments: parts.uri.path().trim_matches('/').split('/').map(decoded).collect(),
+            query: form(parts.uri.query().unwrap_or_default().as_bytes()),
+            headers: parts.headers.clone(),
+            body,
+        }
+    }
+
+    /// Path segments in lower case, for paths where case does not matter.
+    pub(crate) fn lower_segments(&self) -> Vec<String> {
+        self.segments.iter().map(|segment| segment.to_ascii_lowercase()).collect()
+    }
+
+    /// A query parameter; ARM spells names in any case.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        lookup(&self.query, name)
+    }
+
+    /// A header that is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the body says that it is of this media type.
+    pub(crate) fn is_of_type(&self, media_type: &str) -> bool {
+        let said = self.header("content-type").unwrap_or_default();
+        said.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
+    }
+
+    /// The fields of a form body.
+    pub(crate) fn form(&self) -> Vec<(String, String)> {
+        form(&self.body)
+    }
+}
+
+/// The first field of that name, in any case.
+pub(crate) fn lookup<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// What a handler answers, and what the transcript needs to know besides.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    pub(crate) kind: Kind,
+    /// The session that the request named or made.
+    pub(crate) session: Option<u64>,
+    /// The node that it named.
+    pub(crate) node: Option<String>,
+    /// The path with tokens replaced by the number of their session.
+    pub(crate) path: Option<String>,
+    /// Names of the fields of the body.
+    pub(crate) fields: Vec<String>,
+    /// What the connection turns into after a 101.
+    pub(crate) opening: Option<Opening>,
+}
+
+impl Answer {
+    pub(crate) fn new(kind: Kind, response: Response) -> Answer {
+        Answer { response, kind, session: None, node: None, path: None, fields: Vec::new(), opening: None }
+    }
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
+    with_type(status, "application/json; charset=utf-8", body.to_string())
+}
+
+/// A plain-text answer.
+pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    with_type(status, "text/plain; charset=utf-8", body.into())
+}
+
+/// Adds a header; a value that can't be one is left out.
+pub(crate) fn set_header(response: &mut Response, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+fn with_type(status: StatusCode, media_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+fn form(text: &[u8]) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(text).into_owned().collect()
+}
+
+fn host_without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_without_their_port() {
+        assert_eq!(host_without_port("localhost:443"), "localhost");
+        assert_eq!(host_without_port("localhost"), "localhost");
+        assert_eq!(host_without_port("[::1]:443"), "[::1]");
+        assert_eq!(host_without_port("[::1]"), "[::1]");
+    }
+}

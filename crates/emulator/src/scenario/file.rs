@@ -1,0 +1,180 @@
+//! The tables of a scenario file as they stand in it, where everything with a default may be left
+//! out. What they mean is `mod.rs`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::{
+    BastionHost, Instance, Os, Place, Ports, Power, ScaleSet, Scenario, Service, ServicePrincipal, Settings,
+    Sku, Subscription, Tenant, Tunneling, VirtualMachine,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sections {
+    settings: Option<Settings>,
+    tenants: Option<Vec<Tenant>>,
+    subscriptions: Option<Vec<Subscription>>,
+    service_principals: Option<Vec<ServicePrincipal>>,
+    bastion_hosts: Option<Vec<BastionHost>>,
+    virtual_machines: Option<Vec<VirtualMachine>>,
+    scale_sets: Option<Vec<ScaleSet>>,
+}
+
+impl From<Sections> for Scenario {
+    /// EXAMPLE has every section, so that reading it never comes back here for a default.
+    fn from(file: Sections) -> Scenario {
+        Scenario {
+            settings: file.settings.unwrap_or_default(),
+            tenants: file.tenants.unwrap_or_else(|| Scenario::default().tenants),
+            subscriptions: file.subscriptions.unwrap_or_else(|| Scenario::default().subscriptions),
+            service_principals: file
+                .service_principals
+                .unwrap_or_else(|| Scenario::default().service_principals),
+            bastion_hosts: file.bastion_hosts.unwrap_or_else(|| Scenario::default().bastion_hosts),
+            virtual_machines: file.virtual_machines.unwrap_or_else(|| Scenario::default().virtual_machines),
+            scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BastionHostTable {
+    name: String,
+    group: Option<String>,
+    subscription: Option<String>,
+    location: Option<String>,
+    vnet: Option<String>,
+    sku: Option<Sku>,
+    tunneling: Option<Tunneling>,
+    ip_connect: Option<bool>,
+    session_recording: Option<bool>,
+    copy_paste: Option<bool>,
+    scale_units: Option<u32>,
+    provisioning_state: Option<String>,
+    dns_name: Option<String>,
+}
+
+impl From<BastionHostTable> for BastionHost {
+    fn from(table: BastionHostTable) -> BastionHost {
+        BastionHost {
+            name: table.name,
+            place: Place::new(table.group, table.subscription, table.location, table.vnet),
+            sku: table.sku.unwrap_or_default(),
+            tunneling: table.tunneling.unwrap_or(Tunneling::On),
+            ip_connect: table.ip_connect.unwrap_or(true),
+            session_recording: table.session_recording.unwrap_or(false),
+            copy_paste: table.copy_paste.unwrap_or(true),
+            scale_units: table.scale_units.unwrap_or(2),
+            provisioning_state: table.provisioning_state.unwrap_or_else(|| "Succeeded".into()),
+            dns_name: table.dns_name.map(|name| name.to_ascii_lowercase()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VirtualMachineTable {
+    name: String,
+    group: Option<String>,
+    subscription: Option<String>,
+    location: Option<String>,
+    vnet: Option<String>,
+    #[serde(default)]
+    os: Os,
+    #[serde(default)]
+    power: Power,
+    private_ip: Ipv4Addr,
+    #[serde(default, deserialize_with = "ports")]
+    ports: Ports,
+}
+
+impl From<VirtualMachineTable> for VirtualMachine {
+    fn from(table: VirtualMachineTable) -> VirtualMachine {
+        VirtualMachine {
+            name: table.name,
+            place: Place::new(table.group, table.subscription, table.location, table.vnet),
+            os: table.os,
+            power: table.power,
+            private_ip: table.private_ip,
+            ports: table.ports,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScaleSetTable {
+    name: String,
+    group: Option<String>,
+    subscription: Option<String>,
+    location: Option<String>,
+    vnet: Option<String>,
+    #[serde(default)]
+    os: Os,
+    instances: Vec<Instance>,
+    #[serde(default, deserialize_with = "ports")]
+    ports: Ports,
+}
+
+impl From<ScaleSetTable> for ScaleSet {
+    fn from(table: ScaleSetTable) -> ScaleSet {
+        ScaleSet {
+            name: table.name,
+            place: Place::new(table.group, table.subscription, table.location, table.vnet),
+            os: table.os,
+            instances: table.instances,
+            ports: table.ports,
+        }
+    }
+}
+
+/// The keys of a TOML table are text.
+fn ports<'de, D: Deserializer<'de>>(from: D) -> Result<Ports, D::Error> {
+    let table = BTreeMap::<String, Service>::deserialize(from)?;
+    let port = |text: String| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(de::Error::custom(format!("`{text}` is not a port"))),
+    };
+    table.into_iter().map(|(text, service)| Ok((port(text)?, service))).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"missing\"")]
+pub(super) enum TunnelingText {
+    Flag(bool),
+    Text(String),
+}
+
+impl TryFrom<TunnelingText> for Tunneling {
+    type Error = String;
+
+    fn try_from(text: TunnelingText) -> Result<Tunneling, String> {
+        match text {
+            TunnelingText::Flag(true) => Ok(Tunneling::On),
+            TunnelingText::Flag(false) => Ok(Tunneling::Off),
+            TunnelingText::Text(text) if text == "missing" => Ok(Tunneling::Missing),
+            TunnelingText::Text(text) => Err(format!("`{text}`: expected true, false or \"missing\"")),
+        }
+    }
+}
+
+impl Place {
+    fn new(
+        group: Option<String>,
+        subscription: Option<String>,
+        location: Option<String>,
+        vnet: Option<String>,
+    ) -> Place {
+        Place {
+            group: group.unwrap_or_else(|| "demo".into()),
+            subscription,
+            location: location.unwrap_or_else(|| "westeurope".into()),
+            vnet: vnet.unwrap_or_else(|| "demo-vnet".into()),
+        }
+    }
+}

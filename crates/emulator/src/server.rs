@@ -1,0 +1,215 @@
+//! The TLS port: accepts connections, reads requests, sends each to the service it belongs to,
+//! writes what was seen into the transcript, and turns a connection into a tunnel after a 101.
+//! One task owns one connection.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::azure::Azure;
+use crate::data_plane::{self, Opening, tunnel};
+use crate::http::{Answer, Request, Response, json as json_answer};
+use crate::transcript::{self, End, Kind, Tunnel};
+use crate::{arm, control, entra};
+
+/// Serves until the stop token is cancelled, then ends every connection, within [`STOP_TIME`]. Errors of
+/// a connection, and of accepting one, never end it. Not cancel safe: dropping it drops every connection.
+pub(crate) async fn serve(azure: Arc<Azure>, listener: TcpListener, acceptor: TlsAcceptor) {
+    let mut connections = JoinSet::new();
+    let last = AtomicU64::new(0);
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    let number = last.fetch_add(1, Ordering::Relaxed) + 1;
+                    connections.spawn(connection(Arc::clone(&azure), acceptor.clone(), stream, number));
+                }
+                Err(fault) => {
+                    // Most often too many open files: they come back when connections end.
+                    tracing::warn!(%fault, "accepting a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => if let Err(fault) = ended {
+                tracing::error!(%fault, "a connection's task failed");
+            },
+            () = azure.stop.cancelled() => break,
+        }
+    }
+    drop(listener);
+    let ended = async {
+        while connections.join_next().await.is_some() {}
+        azure.services.closed().await;
+    };
+    if timeout(STOP_TIME, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Connections at once; above, new ones wait in the listener's backlog. Four times what one client is
+/// expected to open in a test.
+const MAX_CONNECTIONS: usize = 4096;
+/// Pause after a failed accept, so that a lack of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for all connections to end when the emulator stops; longer than a tunnel's goodbye.
+const STOP_TIME: Duration = Duration::from_secs(10);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// A kept-alive connection may be idle for this long, as at Azure's front ends (four minutes).
+const IDLE_TIME: Duration = Duration::from_secs(240);
+/// Bytes of a request's body; the largest real one holds a token of a few KiB.
+const MAX_BODY: usize = 256 * 1024;
+/// Bytes that one read takes from the socket: rustls by itself asks for one record at a time.
+const READ_AHEAD: usize = 256 * 1024;
+
+type Client = TlsStream<BufReader<TcpStream>>;
+
+async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream, number: u64) {
+    // Frames are written in large parts already; waiting for more would only add latency.
+    let _ = stream.set_nodelay(true);
+    let buffered = BufReader::with_capacity(READ_AHEAD, stream);
+    let tls = match timeout(HANDSHAKE_TIME, acceptor.accept(buffered)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(_)) | Err(_) => return azure.recorder.write(|transcript| transcript.failed_handshakes += 1),
+    };
+    azure.recorder.write(|transcript| transcript.connections += 1);
+    if let Some((upgraded, opening)) = speak_http(&azure, tls, number).await {
+        open_tunnel(&azure, upgraded, opening).await;
+    }
+}
+
+/// HTTP until the connection ends or turns into something else.
+async fn speak_http(azure: &Arc<Azure>, tls: Client, number: u64) -> Option<(OnUpgrade, Opening)> {
+    let upgrade = Arc::new(Mutex::new(None));
+    let service = service_fn(|mut incoming: hyper::Request<Incoming>| {
+        let (azure, upgrade) = (Arc::clone(azure), Arc::clone(&upgrade));
+        async move {
+            let upgraded = hyper::upgrade::on(&mut incoming);
+            let (response, opening) = respond(&azure, incoming, number).await;
+            if let Some(opening) = opening {
+                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgraded, opening));
+            }
+            Ok::<Response, Infallible>(response)
+        }
+    });
+    let http = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIME)
+        .serve_connection(TokioIo::new(tls), service)
+        .with_upgrades();
+    let mut http = std::pin::pin!(http);
+    // How it ended is the client's business: a reset is as good as a close.
+    tokio::select! {
+        _ = http.as_mut() => {}
+        () = azure.stop.cancelled() => {
+            http.as_mut().graceful_shutdown();
+            let _ = http.await;
+        }
+    }
+    upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+async fn respond(
+    azure: &Azure,
+    incoming: hyper::Request<Incoming>,
+    connection: u64,
+) -> (Response, Option<Opening>) {
+    let (parts, body) = incoming.into_parts();
+    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        return (error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete"), None);
+    };
+    let request = Request::new(&parts, body.to_bytes());
+    if !is_loopback_name(&request.host) {
+        // A page in a browser must not get here under a name of its own.
+        return (error(StatusCode::MISDIRECTED_REQUEST, "the emulator answers to loopback names only"), None);
+    }
+    if let Some(response) = control::answer(azure, &request) {
+        return (response, None);
+    }
+    let answer = route(azure, &request);
+    let path = request.target.split('?').next().unwrap_or_default();
+    azure.recorder.request(transcript::Request {
+        time: transcript::now(),
+        connection,
+        kind: answer.kind,
+        method: request.method.to_string(),
+        host: request.host.clone(),
+        path: answer.path.unwrap_or_else(|| path.to_owned()),
+        headers: shown(&request.headers),
+        fields: answer.fields,
+        session: answer.session,
+        node: answer.node,
+        status: answer.response.status().as_u16(),
+    });
+    (answer.response, answer.opening)
+}
+
+/// The data plane first: its default host shares a name with ARM and Entra ID.
+fn route(azure: &Azure, request: &Request) -> Answer {
+    if let Some(answer) = data_plane::answer(azure, request) {
+        return answer;
+    }
+    let is_control_plane = !request.host.ends_with(".localhost");
+    let answer = is_control_plane
+        .then(|| arm::answer(azure, request).or_else(|| entra::answer(azure, request)))
+        .flatten();
+    answer
+        .unwrap_or_else(|| Answer::new(Kind::Unknown, error(StatusCode::NOT_FOUND, "there is no such path")))
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    json_answer(status, &json!({"error": {"code": status.canonical_reason(), "message": message}}))
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Headers for the transcript, values that are secret left out.
+fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+    let value = |name: &str, value: &hyper::header::HeaderValue| match name {
+        "authorization" | "cookie" | "proxy-authorization" => "…".to_owned(),
+        _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    headers.iter().map(|(name, content)| (name.to_string(), value(name.as_str(), content))).collect()
+}
+
+async fn open_tunnel(azure: &Azure, upgraded: OnUpgrade, opening: Opening) {
+    let client = upgraded.await.ok().and_then(|upgraded| upgraded.downcast::<TokioIo<Client>>().ok());
+    let Some(client) = client else {
+        // The client went away before the 101 had reached it.
+        let lost = Tunnel { end: Some(End::Lost), ..Tunnel::default() };
+        return azure.recorder.tunnel(opening.session, &lost);
+    };
+    let machine = match opening.machine.as_deref().and_then(|id| azure.inventory.machine(id)) {
+        Some(machine) => azure.services.connect(machine, opening.port).await,
+        None => Err(std::io::ErrorKind::HostUnreachable.into()),
+    };
+    let options = tunnel::Options {
+        session: opening.session,
+        frame_bytes: azure.settings.frame_bytes,
+        recorder: &azure.recorder,
+        stop: &azure.stop,
+    };
+    tunnel::run(client.io.into_inner(), &client.read_buf, machine, options).await;
+}
