@@ -181,7 +181,8 @@ async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failur
     if bytes.len() as u64 > OUTPUT_LIMIT { Err(Failure::Endless) } else { Ok(bytes) }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::io::{BufRead as _, BufReader, Read as _};

@@ -1,0 +1,432 @@
+//! The one way to ask ARM: tokens of the right tenant, retries, pages. It leaves out what is asked for; that is in
+//! the files named after it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bastide_core::{
+    Attempt, Cloud, End, Freshness, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict,
+};
+use bastide_net::{Network, Origin};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::WRONG_TENANT;
+use crate::{Answer, Error};
+
+/// Azure Resource Manager of one cloud, asked as one identity.
+///
+/// All questions are `GET`s, and cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
+/// 502, 503, 504 and a broken connection, as [`Arm::with_retry`] says; once with a new token on 401; and once with a
+/// token of another tenant, when ARM says that the subscription belongs there.
+pub struct Arm {
+    network: Network,
+    cloud: Cloud,
+    provider: Arc<dyn Provider>,
+    retry: RetryPolicy,
+    /// Tenants that ARM named for subscriptions (lower case) whose tokens come from elsewhere by default.
+    tenants: Mutex<HashMap<String, String>>,
+}
+
+impl Arm {
+    /// `provider` should be cached: it is asked for a token before every request.
+    pub fn new(network: Network, cloud: Cloud, provider: Arc<dyn Provider>) -> Self {
+        Self { network, cloud, provider, retry: default_retry(), tenants: Mutex::default() }
+    }
+
+    /// With another policy of retries than the default: three more tries, with pauses that begin at half a second and
+    /// double, and `Retry-After` obeyed up to 30 s. ARM's token buckets are refilled every second
+    /// (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling): who is told to wait
+    /// for longer has met another limit, and should hear of it.
+    #[must_use]
+    pub fn with_retry(self, retry: RetryPolicy) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Reads the description of the cloud whose resource manager is at `url` (protocol.md §8).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Words`] when `url` is not `https://` or does not describe a cloud; the errors of an exchange.
+    pub async fn discover(network: &Network, url: &str) -> Result<Cloud, Error> {
+        let what = format!("the cloud at {url}");
+        let address = Cloud::metadata_url(url)?;
+        let answer = exchange(network, &what, &address, None).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(Cloud::from_metadata(url, answer.body())?),
+            _ => Err(Error::refused(&what, read(&answer))),
+        }
+    }
+
+    /// What to ask a provider for so that ARM, and the data plane of a Bastion host in this subscription, accept the
+    /// token: its tenant is the one that ARM has named, if it had to (protocol.md §2, last rule).
+    pub fn token_request(&self, subscription: &str) -> TokenRequest {
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        TokenRequest {
+            tenant: tenants.get(&subscription.to_ascii_lowercase()).cloned(),
+            ..TokenRequest::new(&self.cloud.arm_scope)
+        }
+    }
+
+    /// The cloud that is asked.
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+
+    /// The body of a 200 answer.
+    pub(crate) async fn get(&self, question: &Question<'_>) -> Result<Bytes, Error> {
+        self.get_at(question, &self.address(question)).await
+    }
+
+    /// All elements of a paged list.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<Vec<T>, Error> {
+        let what = || question.what.to_owned();
+        let mut address = self.address(question);
+        let mut elements = Vec::new();
+        for _ in 0..PAGE_LIMIT {
+            let page: Page<T> = question.parse(&self.get_at(question, &address).await?)?;
+            elements.extend(page.value);
+            let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { return Ok(elements) };
+            let there = Origin::parse(&next).map_err(|_| Error::Unreadable {
+                what: what(),
+                reason: "its nextLink is not an address".into(),
+            })?;
+            if Origin::parse(&self.cloud.arm).ok().as_ref() != Some(&there) {
+                return Err(Error::ForeignPage { what: what(), origin: there.to_string() });
+            }
+            address = next;
+        }
+        Err(Error::Endless { what: what(), limit: PAGE_LIMIT })
+    }
+
+    fn address(&self, question: &Question<'_>) -> String {
+        let path = utf8_percent_encode(question.path, PATH);
+        let expand = question.expand.map_or_else(String::new, |expand| format!("&$expand={expand}"));
+        format!("{}{path}?api-version={}{expand}", self.cloud.arm, question.api_version)
+    }
+
+    async fn get_at(&self, question: &Question<'_>, address: &str) -> Result<Bytes, Error> {
+        let what = question.what;
+        let mut ask = self.token_request(question.subscription.unwrap_or_default());
+        let (mut number, mut renewed, mut moved) = (1, false, false);
+        loop {
+            let token = self.provider.access_token(&ask).await;
+            let token = token.map_err(|source| Error::SignIn { what: what.to_owned(), source })?;
+            ask.freshness = Freshness::Cached;
+            let (end, error) = match exchange(&self.network, what, address, Some(token.secret.expose())).await
+            {
+                Ok(answer) if answer.status() == StatusCode::OK => return Ok(answer.into_body()),
+                Ok(answer) => {
+                    let answer = read(&answer);
+                    if answer.status == 401
+                        && !moved
+                        && answer.is(&[WRONG_TENANT])
+                        && answer.tenant != ask.tenant
+                    {
+                        moved = true;
+                        if let (Some(tenant), Some(subscription)) = (&answer.tenant, question.subscription) {
+                            tracing::debug!(%tenant, %subscription, "the subscription belongs to another tenant");
+                            self.learn(subscription, tenant);
+                            ask.tenant = Some(tenant.clone());
+                            continue;
+                        }
+                    }
+                    if answer.status == 401 && !renewed {
+                        renewed = true;
+                        ask.freshness = Freshness::New;
+                        continue;
+                    }
+                    let end = matches!(answer.status, 429 | 500 | 502..=504)
+                        .then_some(End::Refused { status: answer.status, retry_after: answer.retry_after });
+                    (end, Error::refused(what, answer))
+                }
+                Err(error) => (error_end(&error), error),
+            };
+            let Some(end) = end else { return Err(error) };
+            let attempt = Attempt { number, end: &end, heard: Heard::Nothing };
+            match verdict(&self.retry, attempt, rand::random()) {
+                Verdict::Stop => return Err(error),
+                Verdict::Again(pause) => {
+                    tracing::debug!(%error, ?pause, "Azure Resource Manager is asked again");
+                    tokio::time::sleep(pause).await;
+                    number += 1;
+                }
+            }
+        }
+    }
+
+    fn learn(&self, subscription: &str, tenant: &str) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.insert(subscription.to_ascii_lowercase(), tenant.to_owned());
+    }
+}
+
+impl fmt::Debug for Arm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Arm").field("cloud", &self.cloud.name).finish_non_exhaustive()
+    }
+}
+
+/// What is asked of ARM.
+pub(crate) struct Question<'a> {
+    /// Its name in messages.
+    pub(crate) what: &'a str,
+    /// Not yet encoded.
+    pub(crate) path: &'a str,
+    pub(crate) api_version: &'static str,
+    /// What to include besides (`$expand`).
+    pub(crate) expand: Option<&'static str>,
+    /// The subscription that it is in: decides the tenant.
+    pub(crate) subscription: Option<&'a str>,
+}
+
+impl Question<'_> {
+    /// Reads an answer.
+    pub(crate) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.unreadable(&error))
+    }
+
+    pub(crate) fn unreadable(&self, error: &serde_json::Error) -> Error {
+        Error::Unreadable { what: self.what.to_owned(), reason: error.to_string() }
+    }
+}
+
+/// A subscription has at most 980 resource groups (learn.microsoft.com, "Azure subscription limits"), and seldom more
+/// than one Bastion host in each: even with ten hosts a page, more pages than this are a loop.
+const PAGE_LIMIT: usize = 100;
+
+/// RFC 3986 "unreserved", and the slashes between segments.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+fn default_retry() -> RetryPolicy {
+    RetryPolicy { retries: 3, longest_pause: Duration::from_secs(30), ..RetryPolicy::default() }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<T> {
+    value: Vec<T>,
+    next_link: Option<String>,
+}
+
+/// One request and its answer, whatever it is.
+async fn exchange(
+    network: &Network,
+    what: &str,
+    address: &str,
+    token: Option<&str>,
+) -> Result<Response<Bytes>, Error> {
+    let mut request = Request::get(address).header(ACCEPT, "application/json");
+    if let Some(token) = token {
+        let value = HeaderValue::try_from(format!("Bearer {token}")).map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        // The error of `http` says nothing of the token.
+        request =
+            request.header(AUTHORIZATION, value.map_err(|_| unsendable(what, "the token is malformed"))?);
+    }
+    let request = request.body(Bytes::new()).map_err(|_| unsendable(what, "its address is malformed"))?;
+    network
+        .send(request)
+        .await
+        .map_err(|source| Error::Network { what: what.to_owned(), source: Box::new(source) })
+}
+
+fn unsendable(what: &str, reason: &str) -> Error {
+    Error::Unreadable { what: what.to_owned(), reason: reason.to_owned() }
+}
+
+fn read(answer: &Response<Bytes>) -> Answer {
+    Answer::read(answer.status().as_u16(), answer.headers(), answer.body(), SystemTime::now())
+}
+
+/// How an attempt without an answer ended, when another may help: a connection that broke under the request. One
+/// that could not be opened was given all the time there is.
+fn error_end(error: &Error) -> Option<End> {
+    match error {
+        Error::Network { source, .. } if !source.is_connect() && !source.is_timeout() => {
+            Some(End::Broken(source.to_string()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::{Asked, Reply, Script};
+
+    const WRONG: &str = r#"{"error":{"code":"InvalidAuthenticationTokenTenant","message":"wrong issuer"}}"#;
+
+    fn question(subscription: &str) -> Question<'_> {
+        Question {
+            what: "a thing",
+            path: "/subscriptions/s/a thing",
+            api_version: "2024-01-01",
+            expand: None,
+            subscription: Some(subscription),
+        }
+    }
+
+    fn is_ok(asked: &[Asked], expected: &[(&str, Option<&str>, Freshness)]) {
+        let asked: Vec<_> = asked
+            .iter()
+            .map(|ask| (ask.authorization.as_str(), ask.tenant.as_deref(), ask.freshness))
+            .collect();
+        assert_eq!(asked, expected);
+    }
+
+    #[tokio::test]
+    async fn asks_with_a_token_and_an_encoded_path() {
+        let script = Script::start(vec![Reply::json(200, "{}")]).await;
+        assert_eq!(script.arm().get(&question("s")).await.unwrap(), "{}");
+        assert_eq!(script.paths(), ["/subscriptions/s/a%20thing?api-version=2024-01-01"]);
+        is_ok(&script.asked(), &[("Bearer token 1", None, Freshness::Cached)]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_renewed_once() {
+        let script = Script::start(vec![Reply::json(401, "{}"), Reply::json(200, "{}")]).await;
+        assert!(script.arm().get(&question("s")).await.is_ok());
+        is_ok(
+            &script.asked(),
+            &[("Bearer token 1", None, Freshness::Cached), ("Bearer token 2", None, Freshness::New)],
+        );
+        let script = Script::start(vec![Reply::json(401, "{}"), Reply::json(401, "{}")]).await;
+        assert!(matches!(script.arm().get(&question("s")).await, Err(Error::TokenRefused { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_tenant_of_a_subscription_is_learnt() {
+        let elsewhere = Reply::json(401, WRONG)
+            .header(r#"WWW-Authenticate: Bearer authorization_uri="https://login.windows.net/tenant-b", error="invalid_token""#);
+        let script = Script::start(vec![elsewhere, Reply::json(200, "{}"), Reply::json(200, "{}")]).await;
+        let arm = script.arm();
+        assert_eq!(arm.token_request("S").tenant, None);
+        assert!(arm.get(&question("s")).await.is_ok());
+        assert_eq!(arm.token_request("S").tenant.as_deref(), Some("tenant-b"));
+        assert!(arm.get(&question("s")).await.is_ok());
+        is_ok(
+            &script.asked(),
+            &[
+                ("Bearer token 1", None, Freshness::Cached),
+                ("Bearer token 2", Some("tenant-b"), Freshness::Cached),
+                ("Bearer token 3", Some("tenant-b"), Freshness::Cached),
+            ],
+        );
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_is_wrong_again_is_an_error() {
+        let elsewhere = |tenant: &str| {
+            Reply::json(401, WRONG)
+                .header(&format!(r#"WWW-Authenticate: Bearer authorization_uri="https://l/{tenant}""#))
+        };
+        let script = Script::start(vec![elsewhere("b"), elsewhere("c"), elsewhere("c")]).await;
+        let error = script.arm().get(&question("s")).await.unwrap_err();
+        assert!(matches!(error, Error::TokenRefused { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("--tenant c"));
+    }
+
+    #[tokio::test]
+    async fn a_sick_or_busy_service_is_asked_again() {
+        for sick in [429, 500, 502, 503, 504] {
+            let reply = || Reply::json(sick, "{}").header("Retry-After: 0");
+            let script = Script::start(vec![reply(), reply(), reply(), Reply::json(200, "{}")]).await;
+            assert!(script.arm().get(&question("s")).await.is_ok(), "{sick}");
+            assert_eq!(script.paths().len(), 4);
+        }
+        let script = Script::start((0..9).map(|_| Reply::html(503, "<h1>Down</h1>")).collect()).await;
+        let error = script.arm().get(&question("s")).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a thing: Azure Resource Manager is not able to answer: Down (status 503)"
+        );
+        assert_eq!(script.paths().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_long_wait_and_a_clear_no_are_taken_at_once() {
+        let check = async |reply: Reply, expected: fn(&Error) -> bool| {
+            let script = Script::start(vec![reply, Reply::json(200, "{}")]).await;
+            let error = script.arm().get(&question("s")).await.unwrap_err();
+            assert!(expected(&error), "{error}");
+            assert_eq!(script.paths().len(), 1);
+        };
+        check(Reply::json(429, "{}").header("Retry-After: 3600"), |error| {
+            error.hint().unwrap() == "try again in 3600 s"
+        })
+        .await;
+        check(Reply::json(403, "{}"), |error| matches!(error, Error::Forbidden { .. })).await;
+        check(Reply::json(404, "{}"), |error| matches!(error, Error::NotFound { .. })).await;
+        check(Reply::json(409, "{}"), |error| matches!(error, Error::Rejected { .. })).await;
+        check(Reply::json(204, ""), |error| matches!(error, Error::Rejected { .. })).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_under_the_request_is_replaced() {
+        let script = Script::start(vec![Reply::broken(), Reply::json(200, "{}")]).await;
+        assert!(script.arm().get(&question("s")).await.is_ok());
+        assert_eq!(script.paths().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn pages_are_followed_at_home_only() {
+        let script = Script::start_with(|url| {
+            vec![
+                Reply::json(200, &format!(r#"{{"value":[1],"nextLink":"{url}/next?$skiptoken=a%3D"}}"#)),
+                Reply::json(200, r#"{"value":[2,3],"nextLink":""}"#),
+            ]
+        })
+        .await;
+        assert_eq!(script.arm().list::<u8>(&question("s")).await.unwrap(), [1, 2, 3]);
+        assert_eq!(script.paths()[1], "/next?$skiptoken=a%3D");
+
+        let check = async |link: &str, expected: &str| {
+            let script =
+                Script::start(vec![Reply::json(200, &format!(r#"{{"value":[],"nextLink":"{link}"}}"#))])
+                    .await;
+            let error = script.arm().list::<u8>(&question("s")).await.unwrap_err();
+            assert!(error.to_string().contains(expected), "{link}: {error}");
+            assert_eq!(script.paths().len(), 1);
+        };
+        check("https://management.example.com/next", "https://management.example.com").await;
+        check("/next", "nextLink is not an address").await;
+    }
+
+    #[tokio::test]
+    async fn pages_without_end_are_given_up() {
+        let script = Script::start_with(|url| {
+            (0..=PAGE_LIMIT)
+                .map(|_| Reply::json(200, &format!(r#"{{"value":[],"nextLink":"{url}/again"}}"#)))
+                .collect()
+        })
+        .await;
+        assert!(matches!(script.arm().list::<u8>(&question("s")).await, Err(Error::Endless { .. })));
+        assert_eq!(script.paths().len(), PAGE_LIMIT);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_is_unreadable() {
+        for body in ["", "<html>", "{}", r#"{"value":7}"#, r#"{"value":["a"]}"#, r#"{"value":[1"#] {
+            let script = Script::start(vec![Reply::json(200, body)]).await;
+            let error = script.arm().list::<u8>(&question("s")).await.unwrap_err();
+            assert!(matches!(error, Error::Unreadable { .. }), "{body}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_https_describes_a_cloud() {
+        let script = Script::start(Vec::new()).await;
+        let error = Arm::discover(&script.network(), &script.url()).await.unwrap_err();
+        assert!(matches!(error, Error::Words(_)), "{error}");
+    }
+}
