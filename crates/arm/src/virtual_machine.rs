@@ -63,7 +63,7 @@ impl Arm {
     }
 }
 
-/// In use by the Azure SDKs since 2024; both kinds and their instance view are in it.
+/// A stable version of Microsoft.Compute that has both kinds and their instance view (azure-rest-api-specs, ComputeRP).
 const API_VERSION: &str = "2024-07-01";
 
 #[derive(Deserialize)]
