@@ -4,6 +4,13 @@
 //! own configuration, agent and keys take no part. A missing program fails the test.
 
 #![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -142,6 +149,23 @@ async fn a_process_ends_with_its_client_though_it_reads_nothing() {
     within(child.kill()).await.unwrap();
     machine.connection_ended().await;
     assert!(!is_alive(&id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_ends_with_its_server() {
+    let mut machine = Machine::start().await;
+    let mut child = machine.ssh(NONE, "echo $$; exec sleep 100000").spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let id = within(lines.next_line()).await.unwrap().unwrap();
+    // The futures of `serve` are dropped; nobody is left to wait for.
+    machine.tasks.shutdown().await;
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(255));
+    within(async {
+        while is_alive(&id) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,10 +405,13 @@ async fn ports_are_forwarded_both_ways_and_to_loopback_only() {
     assert!(within(child.wait()).await.unwrap().success());
 
     // ssh -W: standard input and output are the connection. 192.0.2.1 is nobody's (RFC 5737).
-    let output = finish(&mut machine.ssh(["-W", "192.0.2.1:22"], "")).await;
+    let output = finish(&mut machine.ssh(["-o", "LogLevel=INFO", "-W", "192.0.2.1:22"], "")).await;
     assert_ne!(output.status.code(), Some(0));
     assert!(errors(&output).contains("administratively prohibited"), "{}", errors(&output));
-    let output = finish(&mut machine.ssh(["-W", &format!("127.0.0.1:{}", free_port().await)], "")).await;
+    let output = finish(
+        &mut machine.ssh(["-o", "LogLevel=INFO", "-W", &format!("127.0.0.1:{}", free_port().await)], ""),
+    )
+    .await;
     assert!(errors(&output).contains("connect failed"), "{}", errors(&output));
 }
 
@@ -395,7 +422,7 @@ struct Machine {
     port: u16,
     public_key: String,
     ended: mpsc::UnboundedReceiver<()>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Machine {
@@ -430,7 +457,7 @@ impl Machine {
                 });
             }
         });
-        Self { folder, home, port, public_key, ended, _tasks: tasks }
+        Self { folder, home, port, public_key, ended, tasks }
     }
 
     async fn connection_ended(&mut self) {

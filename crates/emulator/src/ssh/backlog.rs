@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// A new, empty backlog.
@@ -73,7 +73,9 @@ impl AsyncRead for BacklogReader {
             return Poll::Pending;
         }
         let length = state.memory.len().min(buffer.remaining());
-        buffer.put_slice(&state.memory.split_to(length));
+        // Not `split_to`: sharing the buffer would keep its front from being used again.
+        buffer.put_slice(state.memory.get(..length).unwrap_or_default());
+        state.memory.advance(length);
         Poll::Ready(Ok(()))
     }
 }

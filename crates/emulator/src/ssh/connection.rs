@@ -378,13 +378,14 @@ impl Handler for Connection {
         port: &mut u32,
         session: &mut Session,
     ) -> Result<bool, russh::Error> {
-        let addresses = forward::listen_addresses(address);
-        let (Some(first), Ok(wanted)) = (addresses.first(), u16::try_from(*port)) else { return Ok(false) };
+        let (Some(host), Ok(wanted)) = (forward::listen_address(address), u16::try_from(*port)) else {
+            return Ok(false);
+        };
         if self.forwards.len() >= MAX_FORWARDS {
             return Ok(false);
         }
         // Binding an address of the machine itself asks nobody.
-        let Ok(listener) = tokio::net::TcpListener::bind((*first, wanted)).await else { return Ok(false) };
+        let Ok(listener) = tokio::net::TcpListener::bind((host, wanted)).await else { return Ok(false) };
         let Ok(bound) = listener.local_addr() else { return Ok(false) };
         *port = bound.port().into();
         let forward = Forward { address: address.into(), port: bound.port() };

@@ -26,13 +26,11 @@ pub(super) fn loopback(host: &str) -> Vec<IpAddr> {
     host.parse().into_iter().filter(IpAddr::is_loopback).collect()
 }
 
-/// The loopback addresses to listen on for `host`. "Everywhere" (RFC 4254 §7.1) means loopback, as with
+/// The loopback address to listen on for `host`. "Everywhere" (RFC 4254 §7.1) means loopback, as with
 /// sshd's `GatewayPorts no`.
-pub(super) fn listen_addresses(host: &str) -> Vec<IpAddr> {
-    match host {
-        "" | "*" | "0.0.0.0" | "::" => loopback("localhost"),
-        host => loopback(host),
-    }
+pub(super) fn listen_address(host: &str) -> Option<IpAddr> {
+    let host = if matches!(host, "" | "*" | "0.0.0.0" | "::") { "localhost" } else { host };
+    loopback(host).first().copied()
 }
 
 /// Connects to the first of `addresses` that answers.
@@ -130,7 +128,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use super::{listen_addresses, loopback};
+    use super::{listen_address, loopback};
 
     #[test]
     fn only_loopback_addresses_are_named() {
@@ -148,7 +146,7 @@ mod tests {
         ] {
             assert_eq!(loopback(host).len(), count, "{host}");
         }
-        assert_eq!(listen_addresses(""), loopback("localhost"));
-        assert!(listen_addresses("10.0.0.4").is_empty());
+        assert_eq!(listen_address(""), loopback("127.0.0.1").first().copied());
+        assert_eq!(listen_address("10.0.0.4"), None);
     }
 }

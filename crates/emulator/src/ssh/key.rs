@@ -105,9 +105,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (path, write) in [("host", false), ("client", true)].map(|(n, w)| (folder.path().join(n), w)) {
             if write {
-                generate_client_key(&path).unwrap()
+                generate_client_key(&path).unwrap();
             } else {
-                drop(host_key(&path).unwrap())
+                drop(host_key(&path).unwrap());
             }
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         }

@@ -61,12 +61,13 @@ mod platform {
         command
     }
 
-    /// The user's shell: bash as a login shell without the machine's own start files, or else `sh`.
+    /// The user's shell: bash as a login shell without the machine's own start files, or else `sh`. The
+    /// prompt ends in `$` even for root, for it is the machine's user that is shown.
     pub(in super::super) fn shell(username: &str, hostname: &str) -> Command {
         if Path::new(BASH).exists() {
             let mut command = Command::new(BASH);
             command.arg0("-bash").args(["--noprofile", "--norc"]);
-            command.env("SHELL", BASH).env("PS1", format!("{username}@{hostname}:\\w\\$ "));
+            command.env("SHELL", BASH).env("PS1", format!("{username}@{hostname}:\\w$ "));
             command
         } else {
             let mut command = Command::new(SHELL);
