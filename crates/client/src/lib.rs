@@ -1,1 +1,28 @@
-//! client
+//! A native client for Azure Bastion: from words ("this VM, port 5432") to a running tunnel. It prints nothing,
+//! reads no arguments and never exits; those are the business of whoever calls it.
+//!
+//! The paved path is [`Client::new`] from [`Settings`], [`Client::plan`] for a target and a port,
+//! [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
+//! that is there already.
+
+mod client;
+mod endpoint;
+mod error;
+mod peer;
+mod sys;
+mod tunnel;
+
+pub use bastide_auth::{Credential, Environment};
+pub use bastide_core::{
+    AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Target, TargetKind,
+};
+pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, ProxyRules};
+pub use bastide_relay::{
+    Account, Error as ConnectionError, Event, Halves, Keepalive, Local, Observer, Options as RelayOptions,
+    Relay,
+};
+pub use client::{Bastion, Client, CloudChoice, Host, Settings};
+pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
+pub use error::Error;
+pub use peer::PeerPolicy;
+pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

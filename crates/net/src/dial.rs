@@ -30,7 +30,7 @@ pub(crate) struct Dialer {
     pub(crate) tls: Tls,
     pub(crate) proxy: ProxyRules,
     pub(crate) timeout: Duration,
-    pub(crate) keepalive: Keepalive,
+    pub(crate) keepalive: Option<Keepalive>,
 }
 
 impl Dialer {
@@ -81,9 +81,11 @@ impl Dialer {
         let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_keepalive(Some(self.keepalive.idle));
-        connector.set_keepalive_interval(Some(self.keepalive.interval));
-        connector.set_keepalive_retries(Some(self.keepalive.probes));
+        if let Some(keepalive) = self.keepalive {
+            connector.set_keepalive(Some(keepalive.idle));
+            connector.set_keepalive_interval(Some(keepalive.interval));
+            connector.set_keepalive_retries(Some(keepalive.probes));
+        }
         connector.set_happy_eyeballs_timeout(Some(HEAD_START));
         // Shared out among the addresses, so that a dead one leaves time for the next.
         connector.set_connect_timeout(Some(self.timeout));

@@ -21,8 +21,8 @@ pub struct Options {
     /// and from the sent upgrade to its answer. Default: 30 s, what three other clients take for a
     /// set-up (azlin, azure-go-cli, Azure/agentbaker).
     pub answer_timeout: Duration,
-    /// TCP keepalive on every connection.
-    pub keepalive: Keepalive,
+    /// TCP keepalive on every connection; `None` switches it off (`--keepalive off`). Default: on.
+    pub keepalive: Option<Keepalive>,
 }
 
 impl Default for Options {
@@ -32,7 +32,7 @@ impl Default for Options {
             proxy: ProxyRules::none(),
             dial_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(30),
-            keepalive: Keepalive::default(),
+            keepalive: Some(Keepalive::default()),
         }
     }
 }

@@ -1,0 +1,328 @@
+//! The command line as clap reads it (cli.md, "Commands", "Flags", "Global flags"). It leaves out what the words
+//! mean and what is done with them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use bastide::{Credential, ForwardSpec};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A native client for Azure Bastion.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bastide",
+    version,
+    infer_long_args = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Everything that works after `az network bastion` works after `bastide`."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sign in to a VM with your own OpenSSH client
+    #[command(after_help = SSH_EXAMPLES)]
+    Ssh(Ssh),
+    /// Open a local port that leads to a port of a VM
+    #[command(after_help = TUNNEL_EXAMPLES)]
+    Tunnel(Tunnel),
+    /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
+    #[command(after_help = PROXY_EXAMPLES)]
+    Proxy(Proxy),
+    /// Pass a connection to the session's socket on to OpenSSH
+    #[cfg(unix)]
+    #[command(name = "hand-over", hide = true)]
+    HandOver {
+        /// The session's private socket.
+        socket: PathBuf,
+    },
+}
+
+const SSH_EXAMPLES: &str = "\
+Examples:
+  bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type ssh-key --username me --ssh-key ~/.ssh/id_ed25519
+  bastide ssh -n BASTION -g GROUP --target-ip-address 10.0.0.4 --username me -- -L 8080:localhost:80
+  bastide ssh -n BASTION -g GROUP --target-resource-id ID -- uptime";
+
+const TUNNEL_EXAMPLES: &str = "\
+Examples:
+  bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 --port 5432
+  bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
+  bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
+
+const PROXY_EXAMPLES: &str = "\
+In ~/.ssh/config:
+  Host web-01
+      HostKeyAlias web-01.bastion
+      ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
+
+/// Flags that every command has.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// AzureCloud, AzureUSGovernment, AzureChinaCloud, or the https:// address of a resource manager
+    #[arg(long, global = true, env = "BASTIDE_CLOUD", default_value = "AzureCloud", hide_env_values = true)]
+    pub(crate) cloud: String,
+    /// Tenant to sign in to; the Bastion host's own where left out
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+    /// How to sign in to Azure: auto, client-secret or azure-cli
+    #[arg(long, global = true, default_value_t = Credential::Auto, value_name = "KIND")]
+    pub(crate) credential: Credential,
+    /// Client id of the application that signs in
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// PEM file with certificates to trust besides the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_bundle: Vec<PathBuf>,
+    /// HTTP proxy, as http://[user:password@]host:port; HTTPS_PROXY and NO_PROXY where left out
+    #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
+    pub(crate) proxy: Option<String>,
+    /// What standard output carries
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Say more; twice, for searching faults
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Which Bastion host and which VM.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// A resource id or a private address; the same as --target-resource-id and --target-ip-address
+    #[arg(value_name = "TARGET", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
+    pub(crate) target: Option<String>,
+    /// The Bastion host: its name, or its whole resource id
+    #[arg(short, long, value_name = "BASTION")]
+    pub(crate) name: Option<String>,
+    /// The Bastion host's resource group
+    #[arg(short = 'g', long, value_name = "GROUP")]
+    pub(crate) resource_group: Option<String>,
+    /// The VM's or scale-set instance's resource id
+    #[arg(long, value_name = "ID", conflicts_with = "target_ip_address")]
+    pub(crate) target_resource_id: Option<String>,
+    /// The VM's private IP address
+    #[arg(long, value_name = "IP")]
+    pub(crate) target_ip_address: Option<String>,
+    /// Subscription of the Bastion host: name or id
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) subscription: Option<String>,
+}
+
+/// How connections behave.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Behaviour {
+    /// Life of the tunnel in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+    /// End after so many seconds without a byte in any connection
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) idle_timeout: Option<u64>,
+    /// How the end of a silent connection is found
+    #[arg(long, value_enum, default_value_t = Keepalive::Ping)]
+    pub(crate) keepalive: Keepalive,
+    /// Largest payload of a WebSocket frame to the service, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(128..))]
+    pub(crate) max_frame: u16,
+    /// Limit for opening one connection, retries included
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) connect_timeout: u64,
+    /// Further attempts after one that the service failed
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) retries: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Keepalive {
+    /// WebSocket pings after 30 s of silence, on top of TCP keepalive
+    Ping,
+    /// TCP keepalive alone
+    Tcp,
+    /// Neither
+    Off,
+}
+
+impl std::fmt::Display for Keepalive {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Keepalive::Ping => "ping",
+            Keepalive::Tcp => "tcp",
+            Keepalive::Off => "off",
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tunnel {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The VM's port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), required_unless_present = "forward")]
+    pub(crate) resource_port: Option<u16>,
+    /// The local port; any free one where 0 or left out
+    #[arg(long, value_name = "PORT", requires = "resource_port")]
+    pub(crate) port: Option<u16>,
+    /// A further forwarding: [BIND:]PORT:RESOURCE-PORT, or /PATH.sock:RESOURCE-PORT
+    #[arg(short = 'L', long = "forward", value_name = "SPEC")]
+    pub(crate) forward: Vec<ForwardSpec>,
+    /// The local address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Serve other users of this machine too
+    #[arg(long)]
+    pub(crate) allow_other_users: bool,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ssh {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The VM's SSH port
+    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) resource_port: u16,
+    /// How to sign in to the VM: ssh-key, password or AAD; left out: as OpenSSH does by itself
+    #[arg(long, value_name = "TYPE", ignore_case = true)]
+    pub(crate) auth_type: Option<AuthType>,
+    /// The user on the VM
+    #[arg(long, value_name = "USER")]
+    pub(crate) username: Option<String>,
+    /// The private key to sign in with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_key: Option<PathBuf>,
+    /// How the VM's host key is checked; known ones are kept by the VM's identity
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = HostKeyCheck::AcceptNew)]
+    pub(crate) host_key_check: HostKeyCheck,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+    /// For ssh: options, or a command for the VM
+    #[arg(last = true, value_name = "SSH-ARGS")]
+    pub(crate) ssh_args: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthType {
+    /// A key file, or a key of the agent
+    SshKey,
+    /// A password, for which ssh asks
+    Password,
+    /// Entra ID
+    #[value(name = "AAD")]
+    Aad,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostKeyCheck {
+    /// Only keys that are known
+    Strict,
+    /// New ones are kept, changed ones refused
+    AcceptNew,
+    /// Any
+    Off,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The VM's port
+    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) resource_port: u16,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+}
+
+impl Arguments {
+    /// The process's own arguments; prints help, version or a usage error and exits where that is asked for.
+    pub(crate) fn of_process() -> Self {
+        Self::parse_from(without_az_prefix(std::env::args_os()))
+    }
+}
+
+/// `bastide network bastion ssh …` is `bastide ssh …` (cli.md).
+fn without_az_prefix(
+    arguments: impl Iterator<Item = std::ffi::OsString>,
+) -> impl Iterator<Item = std::ffi::OsString> {
+    let mut arguments: Vec<_> = arguments.collect();
+    if arguments.get(1).is_some_and(|word| word == "network")
+        && arguments.get(2).is_some_and(|word| word == "bastion")
+    {
+        arguments.drain(1..3);
+    }
+    arguments.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let words = line.split_whitespace().map(std::ffi::OsString::from);
+        Arguments::try_parse_from(without_az_prefix(words))
+    }
+
+    #[test]
+    fn the_definitions_hold() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_seed_page_reads() {
+        for line in [
+            "bastide ssh --name b --resource-group g --target-resource-id /s --auth-type ssh-key --username u --ssh-key f",
+            "bastide ssh --name b --resource-group g --target-resource-id /s --auth-type AAD",
+            "bastide ssh --name b --resource-group g --target-resource-id /s --auth-type password --username u",
+            "bastide ssh --name b --resource-group g --target-ip-addres 10.0.0.4 --auth-type ssh-key --username u --ssh-key f",
+            "bastide tunnel --name b --resource-group g --target-resource-id /s --resource-port 22 --port 50022",
+            "bastide tunnel --name b --resource-group g --target-ip-address 10.0.0.4 --resource-port 22 --port 50022",
+            "bastide network bastion ssh -n b -g g --target-resource-id /s --auth-type Ssh-Key -- -L 1:a:2 ls",
+            "bastide proxy /s -n b -g g --resource-port 22",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn wrong_use_is_seen() {
+        for line in [
+            "bastide",
+            "bastide tunnel -n b -g g --target-resource-id /s",
+            "bastide tunnel -n b -g g --target-resource-id /s --resource-port 0",
+            "bastide tunnel -n b -g g --target-resource-id /s --resource-port 22 --port 70000",
+            "bastide tunnel -n b -g g --target-resource-id /s --target-ip-address 1.2.3.4 --resource-port 22",
+            "bastide ssh /s --target-resource-id /s",
+            "bastide ssh /s --auth-type fingerprint",
+            "bastide ssh /s --timeout 0",
+            "bastide ssh /s -v -q",
+            "bastide ssh /s --target 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `bastide proxy`: one connection on standard input and output. It leaves out carrying.
+
+use bastide::{End, Fault, Halves, StopCause, serve_one};
+use serde_json::json;
+
+use crate::arguments::{self, Global};
+use crate::exit::{Exit, Failure};
+use crate::report::{Reporter, Stream};
+use crate::signals::Signals;
+use crate::{setup, sys};
+
+/// Carries the connection until either side ends it, a signal, or a time limit.
+pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
+    // One connection: a second thread would only cost wake-ups.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    setup::block_on(runtime, carry(global, proxy, &reporter.with_json_to(Stream::Stderr)))
+}
+
+async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
+    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let stop = signals.stop();
+    let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
+    let behaviour = &arguments.behaviour;
+    let opening = async {
+        let client = setup::client(global, &arguments.place, behaviour).await?;
+        let host = client.bastion_host(&bastion, &target).await?;
+        let plan = host.plan(&target, arguments.resource_port)?;
+        if let Some(advice) = plan.advice() {
+            reporter.warn(advice);
+        }
+        Ok::<_, Failure>(client.relay(&host, plan, setup::relay_options(behaviour), reporter.observer())?)
+    };
+    let relay = tokio::select! {
+        relay = opening => relay?,
+        () = stop.cancelled() => return Ok(signals.received().map_or(Exit::Done, Exit::Signal)),
+    };
+    let local = Halves {
+        reader: sys::stdin().map_err(Failure::system("standard input cannot be read"))?,
+        writer: sys::stdout().map_err(Failure::system("standard output cannot be written"))?,
+    };
+    let (account, stopped) = serve_one(&relay, "stdio", local, &setup::tunnel_options(behaviour), stop).await;
+    let exit = match (&account.outcome, signals.received()) {
+        (_, Some(signal)) => Exit::Signal(signal),
+        _ if stopped.cause != StopCause::Asked => Exit::Failed(Fault::Timeout),
+        (Err(error), None) => Exit::Failed(error.fault()),
+        (Ok(End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. }), None) => {
+            Exit::Failed(Fault::Network)
+        }
+        // The far side's end is the ordinary end of a session.
+        (Ok(_), None) => Exit::Done,
+    };
+    relay.report(1, account);
+    reporter.event("stopped", json!({"leaked": stopped.leaked}));
+    Ok(exit)
+}

@@ -1,0 +1,204 @@
+//! What is said to whom: words to a person on standard error, events to a program as JSON lines (cli.md,
+//! "Output"). It leaves out what happens.
+
+use std::error::Error;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anstyle::{AnsiColor, Style};
+use bastide::{Event, Fault, Observer};
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::arguments::{Color, Global, Output};
+use crate::exit::{Exit, Failure};
+
+/// Says things in the way that the user chose. Clones say them in the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    output: Output,
+    /// Where JSON goes: standard output belongs to the connection's bytes in some commands.
+    json_to: Stream,
+    level: Level,
+}
+
+/// Which standard stream carries JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Level {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+impl Reporter {
+    /// Sets up colours and the log, too: once in a process.
+    pub(crate) fn new(global: &Global) -> Self {
+        match global.color {
+            Color::Auto => {}
+            Color::Always => anstream::ColorChoice::Always.write_global(),
+            Color::Never => anstream::ColorChoice::Never.write_global(),
+        }
+        log_to_stderr(global);
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => Level::Quiet,
+            (false, 0) => Level::Normal,
+            (false, _) => Level::Verbose,
+        };
+        Self { output: global.output, json_to: Stream::Stdout, level }
+    }
+
+    /// The same, with JSON on another stream.
+    pub(crate) fn with_json_to(&self, stream: Stream) -> Self {
+        Self { json_to: stream, ..self.clone() }
+    }
+
+    /// Words for a person.
+    pub(crate) fn say(&self, words: &str) {
+        if self.level >= Level::Normal && self.output == Output::Text {
+            line(words);
+        }
+    }
+
+    /// Something that the user should know, also with `-o json`.
+    pub(crate) fn warn(&self, words: &str) {
+        if self.level >= Level::Normal {
+            let style = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
+            line(&format!("{style}warning:{style:#} {words}"));
+        }
+    }
+
+    /// An event for a program.
+    pub(crate) fn event(&self, name: &str, fields: Value) {
+        if self.output != Output::Json {
+            return;
+        }
+        let now = OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default();
+        let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now))]);
+        if let Value::Object(fields) = fields {
+            event.extend(fields);
+        }
+        let text = Value::Object(event).to_string();
+        // A reader that has gone away is no reason to end connections.
+        drop(match self.json_to {
+            Stream::Stdout => writeln!(std::io::stdout().lock(), "{text}"),
+            Stream::Stderr => writeln!(std::io::stderr().lock(), "{text}"),
+        });
+    }
+
+    /// Why the command failed.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        self.error(failure, failure.hint(), failure.request_id(), failure.fault());
+    }
+
+    /// For the library: says what happens to connections.
+    pub(crate) fn observer(&self) -> Observer {
+        let reporter = self.clone();
+        Arc::new(move |event| reporter.connection(&event))
+    }
+
+    fn connection(&self, event: &Event) {
+        match event {
+            Event::Opened { id, peer } => {
+                self.event("opened", json!({"id": id, "peer": peer}));
+                self.detail(&format!("connection {id} from {peer}"));
+            }
+            Event::Retry { id, attempt, reason, pause } => {
+                self.event("retry", json!({"id": id, "attempt": attempt, "reason": reason}));
+                self.detail(&format!(
+                    "connection {id}: attempt {attempt} failed ({reason}); again in {:.1} s",
+                    pause.as_secs_f32()
+                ));
+            }
+            Event::Closed { id, account } => {
+                let seconds = (account.elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
+                self.event(
+                    "closed",
+                    json!({
+                        "id": id, "reason": account.reason(), "sent": account.sent,
+                        "received": account.received, "seconds": seconds,
+                    }),
+                );
+                match &account.outcome {
+                    Ok(end) => self.detail(&format!(
+                        "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
+                        account.sent, account.received
+                    )),
+                    Err(error) => self.error(error, error.hint(), error.request_id(), error.fault()),
+                }
+            }
+            Event::Released { id } => self.event("released", json!({"id": id})),
+            Event::Leaked { id, reason } => {
+                self.warn(&format!(
+                    "the token of connection {id} could not be given back ({reason}); it counts against the \
+                     Bastion host's sessions until the service ends it"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn detail(&self, words: &str) {
+        if self.level >= Level::Verbose && self.output == Output::Text {
+            line(words);
+        }
+    }
+
+    fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, fault: Fault) {
+        let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
+        let mut message = error.to_string();
+        line(&format!("{style}error:{style:#} {message}"));
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let words = cause.to_string();
+            // A wrapper that shows its cause says it once.
+            if !message.ends_with(&words) {
+                line(&format!("  caused by: {words}"));
+            }
+            message = format!("{message}: {words}");
+            source = cause.source();
+        }
+        if let Some(hint) = &hint {
+            line(&format!("hint: {hint}"));
+        }
+        if let Some(id) = request_id {
+            line(&format!("request id: {id}"));
+        }
+        self.event("error", json!({"code": Exit::from(fault).code(), "message": message, "hint": hint}));
+    }
+}
+
+fn line(words: &str) {
+    // Nobody is left to tell that standard error is gone.
+    drop(writeln!(anstream::stderr().lock(), "{words}"));
+}
+
+/// Log lines of the libraries: warnings by default, ours in detail with `-v`, everything with `-vv`.
+fn log_to_stderr(global: &Global) {
+    use tracing::level_filters::LevelFilter;
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, _) => LevelFilter::DEBUG,
+    };
+    let colors = match global.color {
+        Color::Auto => std::io::IsTerminal::is_terminal(&std::io::stderr()),
+        Color::Always => true,
+        Color::Never => false,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colors)
+        .with_target(global.verbose > 1)
+        .without_time()
+        .init();
+}

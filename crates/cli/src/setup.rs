@@ -1,0 +1,152 @@
+//! From arguments and environment to a client, a plan and a relay: what `ssh`, `tunnel` and `proxy` share. It
+//! leaves out what each does with them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bastide::{
+    Bastion, Client, CloudChoice, Environment, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
+    ResourceId, RetryPolicy, Settings, Target, TcpKeepalive, TunnelOptions,
+};
+
+use crate::arguments::{self, Behaviour, Global, Place};
+use crate::exit::Failure;
+
+/// A client as the flags and the environment describe it.
+pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour) -> Result<Client, Failure> {
+    let environment = Environment::of_process();
+    let settings = Settings {
+        network: network(global, behaviour, &environment)?,
+        cloud: CloudChoice::parse(&global.cloud)?,
+        credential: global.credential,
+        tenant: global.tenant.clone(),
+        client_id: global.client_id.clone(),
+        subscription: place.subscription.clone(),
+        environment,
+    };
+    Ok(Client::new(settings).await?)
+}
+
+fn network(
+    global: &Global,
+    behaviour: &Behaviour,
+    environment: &Environment,
+) -> Result<NetworkOptions, Failure> {
+    let mut ca_bundles = global.ca_bundle.clone();
+    // The variables that the Azure CLI and OpenSSL read (cli.md).
+    for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
+        ca_bundles.extend(environment.get(variable).map(PathBuf::from));
+    }
+    let proxy = match &global.proxy {
+        Some(url) => {
+            let no_proxy = environment.get("NO_PROXY").or_else(|| environment.get("no_proxy"));
+            ProxyRules::from_url(url, no_proxy.unwrap_or_default())?
+        }
+        None => ProxyRules::from_environment()?,
+    };
+    let keepalive = match behaviour.keepalive {
+        arguments::Keepalive::Ping | arguments::Keepalive::Tcp => Some(TcpKeepalive::default()),
+        arguments::Keepalive::Off => None,
+    };
+    Ok(NetworkOptions { ca_bundles, proxy, keepalive, ..NetworkOptions::default() })
+}
+
+/// The Bastion host that the flags name.
+pub(crate) fn bastion(place: &Place) -> Result<Bastion, Failure> {
+    Ok(Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?)
+}
+
+/// The target that the flags name.
+pub(crate) fn target(place: &Place) -> Result<Target, Failure> {
+    match (&place.target, &place.target_resource_id, &place.target_ip_address) {
+        (_, Some(id), _) => Ok(Target::Resource(ResourceId::parse(id)?)),
+        (_, _, Some(address)) => Ok(Target::address(address)?),
+        (Some(target), None, None) if target.starts_with('/') => {
+            Ok(Target::Resource(ResourceId::parse(target)?))
+        }
+        (Some(target), None, None) => Ok(Target::address(target)?),
+        (None, None, None) => Err(Failure::usage(
+            "no VM is named",
+            "name it with --target-resource-id ID or --target-ip-address IP",
+        )),
+    }
+}
+
+/// How connections behave.
+pub(crate) fn relay_options(behaviour: &Behaviour) -> RelayOptions {
+    RelayOptions {
+        max_frame: behaviour.max_frame,
+        keepalive: match behaviour.keepalive {
+            arguments::Keepalive::Ping => Keepalive::Ping,
+            arguments::Keepalive::Tcp | arguments::Keepalive::Off => Keepalive::Tcp,
+        },
+        connect_timeout: Duration::from_secs(behaviour.connect_timeout),
+        retry: RetryPolicy { retries: behaviour.retries, ..RetryPolicy::default() },
+        ..RelayOptions::default()
+    }
+}
+
+/// When a tunnel ends by itself.
+pub(crate) fn tunnel_options(behaviour: &Behaviour) -> TunnelOptions {
+    TunnelOptions {
+        lifetime: behaviour.timeout.map(Duration::from_secs),
+        idle: behaviour.idle_timeout.map(Duration::from_secs),
+        ..TunnelOptions::default()
+    }
+}
+
+/// The arguments of the `bastide proxy` that carries what these flags describe; without `--proxy`, whose password
+/// is for nobody's process list.
+pub(crate) fn proxy_arguments(
+    global: &Global,
+    place: &Place,
+    behaviour: &Behaviour,
+    resource_port: u16,
+) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["proxy".into()];
+    let mut flag = |name: &str, value: OsString| words.extend([name.into(), value]);
+    let place_flags = [
+        ("--name", &place.name),
+        ("--resource-group", &place.resource_group),
+        ("--target-resource-id", &place.target_resource_id),
+        ("--target-ip-address", &place.target_ip_address),
+        ("--subscription", &place.subscription),
+        ("--tenant", &global.tenant),
+        ("--client-id", &global.client_id),
+    ];
+    for (name, value) in place_flags {
+        if let Some(value) = value {
+            flag(name, value.into());
+        }
+    }
+    flag("--resource-port", resource_port.to_string().into());
+    flag("--cloud", (&global.cloud).into());
+    flag("--credential", global.credential.to_string().into());
+    for file in &global.ca_bundle {
+        flag("--ca-bundle", file.into());
+    }
+    for (name, value) in [("--timeout", behaviour.timeout), ("--idle-timeout", behaviour.idle_timeout)] {
+        if let Some(seconds) = value {
+            flag(name, seconds.to_string().into());
+        }
+    }
+    flag("--keepalive", behaviour.keepalive.to_string().into());
+    flag("--max-frame", behaviour.max_frame.to_string().into());
+    flag("--connect-timeout", behaviour.connect_timeout.to_string().into());
+    flag("--retries", behaviour.retries.to_string().into());
+    words.extend(place.target.as_ref().map(OsString::from));
+    words
+}
+
+/// Runs a command on a runtime that does not outlive it: a thread that hangs in a name look-up or reads a
+/// terminal is left behind.
+pub(crate) fn block_on<T>(
+    runtime: std::io::Result<tokio::runtime::Runtime>,
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = runtime.map_err(Failure::system("the runtime cannot be started"))?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}

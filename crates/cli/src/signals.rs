@@ -1,0 +1,52 @@
+//! Being told to stop: the first signal stops in order, the second at once. It leaves out what stopping is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::sys;
+
+/// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives.
+pub(crate) struct Signals {
+    stop: CancellationToken,
+    number: Arc<AtomicU8>,
+    _listener: JoinSet<()>,
+}
+
+impl Signals {
+    /// Must be called within a runtime.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        let mut signals = sys::StopSignals::new()?;
+        let stop = CancellationToken::new();
+        let number = Arc::new(AtomicU8::new(0));
+        let mut listener = JoinSet::new();
+        let (token, first) = (stop.clone(), Arc::clone(&number));
+        listener.spawn(async move {
+            loop {
+                let signal = signals.next().await;
+                if token.is_cancelled() {
+                    // Tokens not yet released are left to the service: the user does not want to wait.
+                    std::process::exit(i32::from(signal) + 128);
+                }
+                first.store(signal, Ordering::Relaxed);
+                token.cancel();
+            }
+        });
+        Ok(Self { stop, number, _listener: listener })
+    }
+
+    /// Cancelled by the first signal.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// The first signal, if there was one.
+    pub(crate) fn received(&self) -> Option<u8> {
+        match self.number.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(number),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `bastide ssh`: the user's own OpenSSH client over a private socket of ours, so that there is no local port, one
+//! sign-in, and no process between OpenSSH and the relay. It leaves out OpenSSH's arguments (`openssh`) and
+//! carrying.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bastide::{Fault, Plan, Relay, StopCause, Stopped};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::{self, Global};
+use crate::exit::{Exit, Failure};
+use crate::openssh::{self, Way};
+use crate::report::{Reporter, Stream};
+use crate::signals::Signals;
+use crate::{setup, sys};
+
+/// Signs in and runs the session.
+pub(crate) fn run(global: &Global, ssh: arguments::Ssh, reporter: &Reporter) -> Result<Exit, Failure> {
+    let program = openssh::find("ssh")?;
+    openssh::check_sign_in(&ssh)?;
+    // One connection: a second thread would only cost wake-ups.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let reporter = reporter.with_json_to(Stream::Stderr);
+    setup::block_on(runtime, session(global, &ssh, &program, &reporter))
+}
+
+async fn session(
+    global: &Global,
+    ssh: &arguments::Ssh,
+    program: &Path,
+    reporter: &Reporter,
+) -> Result<Exit, Failure> {
+    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let (bastion, target) = (setup::bastion(&ssh.place)?, setup::target(&ssh.place)?);
+    let opening = async {
+        let client = setup::client(global, &ssh.place, &ssh.behaviour).await?;
+        let host = client.bastion_host(&bastion, &target).await?;
+        let plan = host.plan(&target, ssh.resource_port)?;
+        if let Some(advice) = plan.advice() {
+            reporter.warn(advice);
+        }
+        let options = setup::relay_options(&ssh.behaviour);
+        let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
+        Ok::<_, Failure>((plan, relay))
+    };
+    let (plan, relay) = tokio::select! {
+        opened = opening => opened?,
+        () = signals.stop().cancelled_owned() => {
+            return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
+        }
+    };
+    let session = Session { global, ssh, program, plan, known_hosts: known_hosts()? };
+    match session.outlives_us().await {
+        true => session.run_apart(&signals).await,
+        false => session.run_here(relay, &signals).await,
+    }
+}
+
+struct Session<'a> {
+    global: &'a Global,
+    ssh: &'a arguments::Ssh,
+    program: &'a Path,
+    plan: Plan,
+    known_hosts: PathBuf,
+}
+
+impl Session<'_> {
+    /// Whether OpenSSH leaves a process behind that goes on using the connection (`ControlPersist`, `-f`): asked of
+    /// OpenSSH itself, which alone knows all of the user's configuration.
+    async fn outlives_us(&self) -> bool {
+        let mut arguments: Vec<OsString> = vec!["-G".into()];
+        arguments.extend(self.arguments(&Way::Carry(vec!["true".into()])));
+        let output = Command::new(self.program).args(arguments).stdin(Stdio::null()).output().await;
+        // An ssh that can't be asked will say itself what it dislikes.
+        output.is_ok_and(|output| openssh::lives_on(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// The connection lives in this process, and OpenSSH gets it over a private socket.
+    #[cfg(unix)]
+    async fn run_here(&self, relay: Relay, signals: &Signals) -> Result<Exit, Failure> {
+        use bastide::{Endpoint, Forward, Tunnel};
+
+        let folder = sys::private_folder().map_err(Failure::system("no private folder can be made"))?;
+        let socket = folder.path().join("session");
+        let forward = Forward::open(&Endpoint::Unix(socket.clone()), relay).await?;
+        let options = setup::tunnel_options(&self.ssh.behaviour);
+        let stop = CancellationToken::new();
+        let mut tunnel = std::pin::pin!(Tunnel::new(vec![forward], options).run(stop.clone()));
+        let way = Way::HandOver(vec![own_program()?, "hand-over".into(), socket.into()]);
+        let mut child = self.spawn(&way)?;
+        let mut ended = std::pin::pin!(wait(&mut child, signals));
+        tokio::select! {
+            exit = &mut ended => {
+                stop.cancel();
+                tunnel.await;
+                exit
+            }
+            Stopped { cause, .. } = &mut tunnel => {
+                // A time limit: OpenSSH sees the connection end and follows.
+                let exit = ended.await?;
+                Ok(if cause == StopCause::Asked { exit } else { Exit::Failed(Fault::Timeout) })
+            }
+        }
+    }
+
+    /// Without descriptor passing the connection lives in a process of its own.
+    #[cfg(not(unix))]
+    async fn run_here(&self, _relay: Relay, signals: &Signals) -> Result<Exit, Failure> {
+        self.run_apart(signals).await
+    }
+
+    /// The connection lives in a `bastide proxy`, which ends with OpenSSH's last process.
+    async fn run_apart(&self, signals: &Signals) -> Result<Exit, Failure> {
+        let mut command = vec![own_program()?];
+        command.extend(setup::proxy_arguments(
+            self.global,
+            &self.ssh.place,
+            &self.ssh.behaviour,
+            self.ssh.resource_port,
+        ));
+        let mut child = self.spawn(&Way::Carry(command))?;
+        wait(&mut child, signals).await
+    }
+
+    fn spawn(&self, way: &Way) -> Result<Child, Failure> {
+        let mut command = Command::new(self.program);
+        command.args(self.arguments(way)).kill_on_drop(true);
+        if let Some(proxy) = &self.global.proxy {
+            command.env("HTTPS_PROXY", proxy);
+        }
+        command.spawn().map_err(Failure::system("ssh cannot be started"))
+    }
+
+    fn arguments(&self, way: &Way) -> Vec<OsString> {
+        let (host, alias) = (self.plan.target_name(), self.plan.host_key_alias());
+        openssh::arguments(self.ssh, way, host, &alias, &self.known_hosts)
+    }
+}
+
+/// Waits for OpenSSH; a signal to us is passed on to it.
+async fn wait(child: &mut Child, signals: &Signals) -> Result<Exit, Failure> {
+    let failed = || Failure::system("ssh cannot be waited for");
+    tokio::select! {
+        status = child.wait() => return Ok(Exit::Child(sys::exit_of(status.map_err(failed())?))),
+        () = signals.stop().cancelled_owned() => {}
+    }
+    let signal = signals.received().unwrap_or_default();
+    if let Some(id) = child.id() {
+        sys::terminate(id, signal);
+    }
+    if timeout(CHILD_GRACE, child.wait()).await.is_err() {
+        child.kill().await.map_err(failed())?;
+    }
+    Ok(Exit::Signal(signal))
+}
+
+/// How long OpenSSH may take to end after a signal: as long as our own end may take
+/// (`bastide::TunnelOptions::grace`).
+const CHILD_GRACE: Duration = Duration::from_secs(10);
+
+/// Our own program, for OpenSSH to call.
+fn own_program() -> Result<OsString, Failure> {
+    let program = std::env::current_exe().map_err(Failure::system("the path of this program is unknown"))?;
+    Ok(program.into())
+}
+
+/// The host keys of VMs, by the VMs' identities, in a file of our own.
+fn known_hosts() -> Result<PathBuf, Failure> {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
+    let Some(folder) = state.map(|state| state.join("bastide")) else {
+        return Err(Failure::usage("there is no home folder to keep host keys in", "set HOME"));
+    };
+    std::fs::create_dir_all(&folder)
+        .map_err(Failure::system(format!("the folder '{}' cannot be made", folder.display())))?;
+    Ok(folder.join("known_hosts"))
+}

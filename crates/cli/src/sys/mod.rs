@@ -1,0 +1,14 @@
+//! What differs by platform: signals, standard input and output as sockets or pipes, who may read a file. It
+//! leaves out everything that every platform has.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(not(unix))]
+mod windows;
+
+#[cfg(unix)]
+pub(crate) use unix::{StopSignals, exit_of, private_folder, readers_beside_owner, stdin, stdout, terminate};
+#[cfg(not(unix))]
+pub(crate) use windows::{
+    StopSignals, exit_of, private_folder, readers_beside_owner, stdin, stdout, terminate,
+};

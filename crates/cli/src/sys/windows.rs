@@ -1,0 +1,59 @@
+//! Windows: Ctrl-C, standard input and output by threads, no file modes.
+
+use std::fs::Metadata;
+use std::io;
+use std::process::ExitStatus;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Ctrl-C.
+pub(crate) struct StopSignals;
+
+impl StopSignals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// The number of the next one, as on Unix. Cancel safe.
+    pub(crate) async fn next(&mut self) -> u8 {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => 2,
+            // Without a console there is nobody to press it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// A byte stream to read from.
+pub(crate) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A byte stream to write to.
+pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Standard input.
+pub(crate) fn stdin() -> io::Result<Reader> {
+    Ok(Box::new(tokio::io::stdin()))
+}
+
+/// Standard output.
+pub(crate) fn stdout() -> io::Result<Writer> {
+    Ok(Box::new(tokio::io::stdout()))
+}
+
+/// OpenSSH checks access lists itself.
+pub(crate) fn readers_beside_owner(_: &Metadata) -> u32 {
+    0
+}
+
+/// A fresh folder; `%TEMP%` belongs to its user.
+pub(crate) fn private_folder() -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("bastide-").tempdir()
+}
+
+/// A child's status.
+pub(crate) fn exit_of(status: ExitStatus) -> u8 {
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
+}
+
+/// Ctrl-C reaches the whole console group by itself.
+pub(crate) fn terminate(_: u32, _: u8) {}

@@ -1,0 +1,116 @@
+//! `bastide tunnel`: local endpoints that lead to ports of a VM (cli.md, "Output"). It leaves out listening and
+//! carrying.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bastide::{Client, Endpoint, Fault, Forward, PeerPolicy, StopCause, Stopped, Tunnel, TunnelOptions};
+use serde_json::json;
+
+use crate::arguments::{self, Global};
+use crate::exit::{Exit, Failure};
+use crate::report::Reporter;
+use crate::setup;
+use crate::signals::Signals;
+
+/// A lease minted to prove that the tunnel works waits so long for the first connection (cli.md, "Output").
+const PROOF_KEPT: Duration = Duration::from_secs(30);
+
+/// Opens the tunnel and serves until a signal or a time limit.
+pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    setup::block_on(runtime, serve(global, tunnel, reporter))
+}
+
+async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
+    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let stop = signals.stop();
+    let wanted = wanted(&arguments)?;
+    let forwards = tokio::select! {
+        forwards = open(global, &arguments, &wanted, reporter) => forwards?,
+        () = stop.cancelled() => return Ok(signals.received().map_or(Exit::Done, Exit::Signal)),
+    };
+    let options = TunnelOptions {
+        peers: if arguments.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser },
+        ..setup::tunnel_options(&arguments.behaviour)
+    };
+    let Stopped { cause, leaked } = Tunnel::new(forwards, options).run(stop).await;
+    reporter.event("stopped", json!({"leaked": leaked}));
+    if leaked > 0 {
+        reporter.warn(&format!("{leaked} tokens could not be given back; the service ends them by itself"));
+    }
+    Ok(match cause {
+        StopCause::Lifetime => {
+            reporter.say("The tunnel's time is over (--timeout)");
+            Exit::Failed(Fault::Timeout)
+        }
+        StopCause::Idle => {
+            reporter.say("The tunnel was idle for too long (--idle-timeout)");
+            Exit::Failed(Fault::Timeout)
+        }
+        StopCause::Asked => signals.received().map_or(Exit::Done, Exit::Signal),
+    })
+}
+
+/// The endpoints asked for, and the VM's port behind each.
+fn wanted(arguments: &arguments::Tunnel) -> Result<Vec<(Endpoint, u16)>, Failure> {
+    let first = arguments.resource_port.map(|resource_port| {
+        let address = SocketAddr::new(arguments.bind, arguments.port.unwrap_or(0));
+        (Endpoint::Tcp(address), resource_port)
+    });
+    let further = arguments.forward.iter().map(|spec| (spec.endpoint(arguments.bind), spec.remote_port));
+    let all: Vec<_> = first.into_iter().chain(further).collect();
+    match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
+        Some((endpoint, _)) if !arguments.allow_other_users => Err(Failure::usage(
+            format!("{endpoint} can be reached from other machines"),
+            "everybody there could use the tunnel: if that is meant, say --allow-other-users",
+        )),
+        _ => Ok(all),
+    }
+}
+
+/// Opens every endpoint, and proves each by a mint.
+async fn open(
+    global: &Global,
+    arguments: &arguments::Tunnel,
+    wanted: &[(Endpoint, u16)],
+    reporter: &Reporter,
+) -> Result<Vec<Forward>, Failure> {
+    let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
+    let client: Client = setup::client(global, &arguments.place, &arguments.behaviour).await?;
+    let host = client.bastion_host(&bastion, &target).await?;
+    let mut forwards = Vec::new();
+    for (endpoint, port) in wanted {
+        let plan = host.plan(&target, *port)?;
+        if let Some(advice) = plan.advice() {
+            reporter.warn(advice);
+        }
+        let options = setup::relay_options(&arguments.behaviour);
+        let relay = client.relay(&host, plan, options, reporter.observer())?;
+        let forward = Forward::open(endpoint, relay.clone()).await?;
+        reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
+        reporter.say(&format!("Opening tunnel on {}", words(forward.endpoint())));
+        if !forward.endpoint().is_local() {
+            reporter.warn(&format!("{} can be reached from other machines", forward.endpoint()));
+        }
+        forwards.push((forward, relay));
+    }
+    for (forward, relay) in &forwards {
+        relay.prepare(PROOF_KEPT).await?;
+        reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
+        reporter.say(&format!(
+            "Tunnel is ready, connect on {}",
+            words(forward.endpoint()).replacen(": ", " ", 1)
+        ));
+    }
+    reporter.say("Ctrl + C to close");
+    Ok(forwards.into_iter().map(|(forward, _)| forward).collect())
+}
+
+/// As the reference client words it, for scripts that look for it: `port: N`.
+fn words(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Tcp(address) => format!("port: {}", address.port()),
+        Endpoint::Unix(path) => format!("socket: {}", path.display()),
+    }
+}

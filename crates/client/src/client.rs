@@ -1,0 +1,192 @@
+//! From words to a relay: which cloud, who signs in, which Bastion host, what it allows. It leaves out listening
+//! (`tunnel`) and the connections themselves (`bastide-relay`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bastide_arm::{Arm, BastionName, SubscriptionSources};
+use bastide_auth::{Credential, Environment, Setup};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
+use bastide_net::Network;
+use bastide_relay::{Observer, Relay};
+
+use crate::{Error, NetworkOptions, RelayOptions};
+
+/// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Roots, proxies, time limits.
+    pub network: NetworkOptions,
+    /// Which Azure. Default: the public cloud.
+    pub cloud: CloudChoice,
+    /// How to sign in. Default: whatever is set up.
+    pub credential: Credential,
+    /// The tenant to sign in to. Default: the provider's own, and that of the Bastion host's subscription where ARM
+    /// asks for it.
+    pub tenant: Option<String>,
+    /// The application to sign in as. Default: `AZURE_CLIENT_ID`.
+    pub client_id: Option<String>,
+    /// The Bastion host's subscription, by name or id. Default: from ids, then `AZURE_SUBSCRIPTION_ID`, then the
+    /// Azure CLI's.
+    pub subscription: Option<String>,
+    /// The variables of the Azure SDKs. Default: none.
+    pub environment: Environment,
+}
+
+/// Which Azure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloudChoice {
+    /// One that is known.
+    Known(Cloud),
+    /// The one whose resource manager is at this `https://` address.
+    At(String),
+}
+
+impl CloudChoice {
+    /// Reads a name, in any case, or an address.
+    ///
+    /// # Errors
+    /// [`Error::Words`] when it is neither.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match Cloud::by_name(text) {
+            Some(cloud) => Ok(Self::Known(cloud)),
+            None => {
+                Cloud::metadata_url(text)?;
+                Ok(Self::At(text.to_owned()))
+            }
+        }
+    }
+}
+
+impl Default for CloudChoice {
+    fn default() -> Self {
+        Self::Known(Cloud::public())
+    }
+}
+
+/// Which Bastion host is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bastion {
+    /// Its name, or its whole resource id.
+    pub name: String,
+    /// Its resource group. Without it all groups of the subscription are looked through.
+    pub group: Option<String>,
+}
+
+impl Bastion {
+    /// From flags that may be missing.
+    ///
+    /// # Errors
+    /// [`Error::NoBastion`] without a name.
+    pub fn parse(name: Option<&str>, group: Option<&str>) -> Result<Self, Error> {
+        let given =
+            |words: Option<&str>| words.map(str::trim).filter(|words| !words.is_empty()).map(str::to_owned);
+        Ok(Self { name: given(name).ok_or(Error::NoBastion)?, group: given(group) })
+    }
+}
+
+/// A Bastion host that was found, and what its data plane wants to see.
+#[derive(Debug, Clone)]
+pub struct Host {
+    description: BastionHost,
+    token: TokenRequest,
+}
+
+impl Host {
+    /// How ARM describes it.
+    pub fn description(&self) -> &BastionHost {
+        &self.description
+    }
+
+    /// How it opens `port` of `target`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when its settings forbid it.
+    pub fn plan(&self, target: &Target, port: u16) -> Result<Plan, Error> {
+        Ok(Plan::new(&self.description, target, port)?)
+    }
+}
+
+/// Azure, as one identity sees it over one network.
+pub struct Client {
+    network: Network,
+    provider: Arc<dyn Provider>,
+    arm: Arm,
+    subscription: Option<String>,
+    environment: Environment,
+}
+
+impl Client {
+    /// Reads CA bundles, and for [`CloudChoice::At`] asks the cloud to describe itself. Signs in only when something
+    /// is asked.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Network`], [`Error::Arm`] for a cloud that can't be read, [`Error::SignIn`] when the chosen way is not
+    /// set up.
+    pub async fn new(settings: Settings) -> Result<Self, Error> {
+        let Settings { network, cloud, credential, tenant, client_id, subscription, environment } = settings;
+        let network = Network::new(network)?;
+        let cloud = match cloud {
+            CloudChoice::Known(cloud) => cloud,
+            CloudChoice::At(address) => Arm::discover(&network, &address).await?,
+        };
+        let authority =
+            environment.get("AZURE_AUTHORITY_HOST").map_or(cloud.authority.clone(), str::to_owned);
+        let setup = Setup { network: network.clone(), authority, environment, tenant, client_id };
+        let provider = credential.open(&setup)?;
+        let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
+        Ok(Self { network, provider, arm, subscription, environment: setup.environment })
+    }
+
+    /// Finds a Bastion host. `target` may say in which subscription.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Arm`].
+    pub async fn bastion_host(&self, bastion: &Bastion, target: &Target) -> Result<Host, Error> {
+        let words = BastionName {
+            name: bastion.name.clone(),
+            group: bastion.group.clone(),
+            subscriptions: SubscriptionSources {
+                flag: self.subscription.clone(),
+                target: match target {
+                    Target::Resource(id) => Some(id.clone()),
+                    Target::Address(_) => None,
+                },
+                environment: self.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
+                azure_cli: self.azure_cli_subscription(),
+            },
+        };
+        let description = self.arm.find_bastion(&words).await?;
+        let token = self.arm.token_request(description.id.subscription());
+        Ok(Host { description, token })
+    }
+
+    /// A relay for connections by `plan` over `host`. Opens nothing yet. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] when the host's data plane name is no host name.
+    pub fn relay(
+        &self,
+        host: &Host,
+        plan: Plan,
+        options: RelayOptions,
+        observer: Observer,
+    ) -> Result<Relay, Error> {
+        let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
+        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
+    }
+
+    /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.
+    fn azure_cli_subscription(&self) -> Option<String> {
+        let home = || self.environment.get("HOME").or_else(|| self.environment.get("USERPROFILE"));
+        let folder = match self.environment.get("AZURE_CONFIG_DIR") {
+            Some(folder) => PathBuf::from(folder),
+            None => PathBuf::from(home()?).join(".azure"),
+        };
+        SubscriptionSources::read_azure_cli(&folder, &self.arm.cloud().name)
+    }
+}

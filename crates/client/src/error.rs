@@ -1,0 +1,108 @@
+//! Everything that can keep a tunnel from running, from the crates below and from this one.
+
+use std::io;
+
+use bastide_core::{AuthError, Fault, Refusal};
+
+use crate::Endpoint;
+
+/// A tunnel can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A word does not mean what it should.
+    #[error(transparent)]
+    Words(#[from] bastide_core::Error),
+    /// The Bastion host was not named.
+    #[error("no Bastion host is named")]
+    NoBastion,
+    /// The Bastion host's settings forbid it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Not signed in.
+    #[error(transparent)]
+    SignIn(#[from] AuthError),
+    /// ARM has another answer than hoped for.
+    #[error(transparent)]
+    Arm(#[from] bastide_arm::Error),
+    /// The way out of this machine is misconfigured.
+    #[error(transparent)]
+    Network(#[from] bastide_net::Error),
+    /// A connection failed.
+    #[error(transparent)]
+    Connection(#[from] bastide_relay::Error),
+    /// Somebody listens there.
+    #[error("{endpoint} is in use by another program")]
+    EndpointTaken {
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// The port belongs to root.
+    #[error("local port {port} is privileged: only root may listen below 1024")]
+    PortPrivileged {
+        /// Which.
+        port: u16,
+    },
+    /// Listening failed otherwise.
+    #[error("cannot listen on {endpoint}")]
+    Endpoint {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Words(error) => Some(error.hint()),
+            Error::NoBastion => Some("name it with --name BASTION and --resource-group GROUP".into()),
+            Error::Refused(refusal) => Some(refusal.hint()),
+            Error::SignIn(error) => Some(error.hint()),
+            Error::Arm(error) => error.hint(),
+            Error::Network(error) => error.hint(),
+            Error::Connection(error) => error.hint(),
+            Error::EndpointTaken { endpoint: Endpoint::Tcp(_) } => {
+                Some("--port 0 takes any free port and says which".into())
+            }
+            Error::EndpointTaken { endpoint: Endpoint::Unix(_) } => {
+                Some("name another path, or end the program that listens there".into())
+            }
+            Error::PortPrivileged { port } => Some(format!(
+                "take a higher one, such as --port {}, or --port 0 for any free one",
+                u32::from(*port) + 10_000
+            )),
+            Error::Endpoint { .. } => {
+                Some("check --bind and --port, or the socket's path and its folder".into())
+            }
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::Words(error) => error.fault(),
+            Error::Refused(refusal) => refusal.fault(),
+            Error::SignIn(error) => error.fault(),
+            Error::Arm(error) => error.fault(),
+            Error::Network(error) if error.is_configuration() => Fault::Usage,
+            Error::Network(_) => Fault::Network,
+            Error::Connection(error) => error.fault(),
+            Error::NoBastion
+            | Error::EndpointTaken { .. }
+            | Error::PortPrivileged { .. }
+            | Error::Endpoint { .. } => Fault::Usage,
+        }
+    }
+
+    /// The data plane's id of the request that failed, for a support request; ARM's errors say theirs themselves.
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Error::Connection(error) => error.request_id(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A running tunnel: listeners, one task for each connection, and a stop that leaves nothing behind. It leaves out
+//! what a connection is (`bastide-relay`).
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bastide_core::End;
+use bastide_relay::{Account, Local, Relay};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoint::{Endpoint, Listener};
+use crate::{Error, PeerPolicy};
+
+/// A local endpoint and what its connections lead to.
+pub struct Forward {
+    listener: Listener,
+    endpoint: Endpoint,
+    relay: Relay,
+}
+
+impl Forward {
+    /// Opens `endpoint` for connections over `relay`. Nobody is served before [`Tunnel::run`].
+    ///
+    /// # Errors
+    /// [`Error::EndpointTaken`], [`Error::PortPrivileged`], [`Error::Endpoint`].
+    pub async fn open(endpoint: &Endpoint, relay: Relay) -> Result<Self, Error> {
+        let listener = Listener::open(endpoint).await?;
+        let endpoint =
+            listener.endpoint().map_err(|source| Error::Endpoint { endpoint: endpoint.clone(), source })?;
+        Ok(Self { listener, endpoint, relay })
+    }
+
+    /// Where it listens, with the port that was free.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+/// When a tunnel ends by itself, and whom it serves.
+#[derive(Debug, Clone)]
+pub struct TunnelOptions {
+    /// Its life (`--timeout`). Default: as long as it is wanted.
+    pub lifetime: Option<Duration>,
+    /// Without a byte in any connection for so long, it ends (`--idle-timeout`). Default: never.
+    pub idle: Option<Duration>,
+    /// Which local users may connect.
+    pub peers: PeerPolicy,
+    /// How long open connections and releases may take to end, together. Default 10 s: a release takes about as
+    /// long as a mint, "about 3 s" at worst (peers.md F31), and may need another try.
+    pub grace: Duration,
+}
+
+impl Default for TunnelOptions {
+    fn default() -> Self {
+        Self { lifetime: None, idle: None, peers: PeerPolicy::SameUser, grace: Duration::from_secs(10) }
+    }
+}
+
+/// Several forwardings that live and end together.
+pub struct Tunnel {
+    forwards: Vec<Forward>,
+    options: TunnelOptions,
+}
+
+/// How a tunnel came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Why.
+    pub cause: StopCause,
+    /// Tokens that could not be given back; the service ends them at its own idle time-out.
+    pub leaked: u64,
+}
+
+/// Why a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopCause {
+    /// Somebody asked.
+    Asked,
+    /// [`TunnelOptions::lifetime`] is over.
+    Lifetime,
+    /// [`TunnelOptions::idle`] is over.
+    Idle,
+}
+
+/// Connections at once. The service serves about 40 an instance and 50 instances (protocol.md §4): twice that, so
+/// that connections being opened and closed do not stand in the way.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// The pause after a failed `accept`, most likely for want of descriptors: connections that end free some.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Tunnel {
+    /// A tunnel of these forwardings.
+    pub fn new(forwards: Vec<Forward>, options: TunnelOptions) -> Self {
+        Self { forwards, options }
+    }
+
+    /// Serves until `stop` is cancelled or a limit of [`TunnelOptions`] is reached; then stops accepting, ends the
+    /// connections, releases every token, and says how it went.
+    ///
+    /// Not cancel safe: dropping the future cuts connections; tokens are still released as long as the runtime
+    /// lives. To end it, cancel `stop`.
+    pub async fn run(self, stop: CancellationToken) -> Stopped {
+        let Self { forwards, options } = self;
+        let activity = Arc::new(Activity::new());
+        let relays: Vec<Relay> = forwards.iter().map(|forward| forward.relay.clone()).collect();
+        let ids = Arc::new(AtomicU64::new(1));
+        let seats = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let accepting = CancellationToken::new();
+        let mut acceptors = JoinSet::new();
+        for forward in forwards {
+            acceptors.spawn(accept_loop(Acceptor {
+                forward,
+                peers: options.peers,
+                ids: Arc::clone(&ids),
+                seats: Arc::clone(&seats),
+                activity: Arc::clone(&activity),
+                stop: accepting.clone(),
+            }));
+        }
+        let cause = tokio::select! {
+            () = stop.cancelled() => StopCause::Asked,
+            () = end_of(options.lifetime) => StopCause::Lifetime,
+            () = activity.silent_for(options.idle) => StopCause::Idle,
+        };
+        accepting.cancel();
+        for relay in &relays {
+            relay.stop();
+        }
+        let deadline = Instant::now() + options.grace;
+        let connections = async { while acceptors.join_next().await.is_some() {} };
+        if timeout_at(deadline, connections).await.is_err() {
+            // What is left is cut; its leases come back by being dropped.
+            acceptors.shutdown().await;
+        }
+        let mut leaked = 0;
+        for relay in relays {
+            leaked += relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
+        }
+        Stopped { cause, leaked }
+    }
+}
+
+/// Carries the one connection that `local` is, within the limits of `options`, and gives its token back: what
+/// `bastide proxy` does.
+///
+/// Not cancel safe, as [`Tunnel::run`]. To end it, cancel `stop`.
+pub async fn serve_one<L: Local>(
+    relay: &Relay,
+    peer: &str,
+    local: L,
+    options: &TunnelOptions,
+    stop: CancellationToken,
+) -> (Account, Stopped) {
+    let activity = Activity::new();
+    let active = || activity.touch();
+    let started = Instant::now();
+    let mut carried = pin!(relay.carry(1, peer.to_owned(), local, &active));
+    let (done, cause) = tokio::select! {
+        account = &mut carried => (Some(account), StopCause::Asked),
+        () = stop.cancelled() => (None, StopCause::Asked),
+        () = end_of(options.lifetime) => (None, StopCause::Lifetime),
+        () = activity.silent_for(options.idle) => (None, StopCause::Idle),
+    };
+    let deadline = Instant::now() + options.grace;
+    let account = match done {
+        Some(account) => account,
+        None => {
+            relay.stop();
+            // A local side that takes nothing any more has given up its right to an account.
+            timeout_at(deadline, carried).await.unwrap_or_else(|_| Account {
+                outcome: Ok(End::Stopped),
+                sent: 0,
+                received: 0,
+                elapsed: started.elapsed(),
+            })
+        }
+    };
+    let leaked = relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
+    (account, Stopped { cause, leaked })
+}
+
+/// Releases get at least so long, also when connections have used up the grace.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
+
+struct Acceptor {
+    forward: Forward,
+    peers: PeerPolicy,
+    ids: Arc<AtomicU64>,
+    seats: Arc<Semaphore>,
+    activity: Arc<Activity>,
+    stop: CancellationToken,
+}
+
+/// Accepts until stopped, then waits for its connections. The listener is closed before that wait.
+async fn accept_loop(acceptor: Acceptor) {
+    let Acceptor { forward, peers, ids, seats, activity, stop } = acceptor;
+    let Forward { listener, relay, endpoint } = forward;
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &seats, peers) => accepted,
+        };
+        let (seat, local, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%endpoint, %error, "a local connection could not be accepted");
+                if error.kind() != io::ErrorKind::PermissionDenied {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let id = ids.fetch_add(1, Ordering::Relaxed);
+        let relay = relay.clone();
+        let activity = Arc::clone(&activity);
+        connections.spawn(async move {
+            let _seat = seat;
+            let active = || activity.touch();
+            active();
+            let account = match local {
+                Accepted::Tcp(stream) => relay.carry(id, peer, stream, &active).await,
+                #[cfg(unix)]
+                Accepted::Unix(stream) => relay.carry(id, peer, stream, &active).await,
+            };
+            relay.report(id, account);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+enum Accepted {
+    Tcp(tokio::net::TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+/// The next local connection that may be served, when there is a seat for it. Cancel safe.
+async fn accept(
+    listener: &Listener,
+    seats: &Arc<Semaphore>,
+    peers: PeerPolicy,
+) -> io::Result<(tokio::sync::OwnedSemaphorePermit, Accepted, String)> {
+    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            peers.admit(&stream)?;
+            // Keystrokes must not wait for each other (Nagle, RFC 896).
+            stream.set_nodelay(true)?;
+            Ok((seat, Accepted::Tcp(stream), peer.to_string()))
+        }
+        #[cfg(unix)]
+        Listener::Unix(socket) => {
+            let stream = socket.accept().await?;
+            Ok((seat, Accepted::Unix(stream), format!("unix:{}", socket.path().display())))
+        }
+    }
+}
+
+/// When a byte last moved in any connection.
+struct Activity {
+    start: Instant,
+    /// Milliseconds after `start`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { start: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn touch(&self) {
+        let elapsed = self.start.elapsed().as_millis();
+        self.last.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits until nothing has moved for `idle`.
+    async fn silent_for(&self, idle: Option<Duration>) {
+        let Some(idle) = idle else { return std::future::pending().await };
+        loop {
+            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+async fn end_of(lifetime: Option<Duration>) {
+    match lifetime {
+        Some(lifetime) => sleep(lifetime).await,
+        None => std::future::pending().await,
+    }
+}
