@@ -12,6 +12,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 /// so that small frames share a write.
 const CAPACITY: usize = 256 * 1024;
 
+/// The buffer's size until one read fills it, a TLS record: an interactive connection needs no more.
+const FIRST_CAPACITY: usize = 16 * 1024;
+
 /// Slices in one vectored write; Linux takes 1,024 (`IOV_MAX`).
 const MOST_SLICES: usize = 128;
 
@@ -51,13 +54,13 @@ pub(crate) enum Found {
 impl Inbox {
     /// Where bytes from the service go; empty while the local side has not taken what is there.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        if self.buffer.is_empty() {
-            self.buffer.resize(CAPACITY, 0);
-        }
         if self.payload.is_empty() && self.parsed > 0 {
             self.buffer.copy_within(self.parsed..self.filled, 0);
             self.filled -= self.parsed;
             self.parsed = 0;
+        }
+        if self.filled == self.buffer.len() && self.filled < CAPACITY {
+            self.buffer.resize((2 * self.filled).clamp(FIRST_CAPACITY, CAPACITY), 0);
         }
         self.buffer.get_mut(self.filled..).unwrap_or_default()
     }
@@ -65,7 +68,6 @@ impl Inbox {
     /// Makes `bytes` the first ones, however many; [`Inbox::fill`] has yet to be called.
     pub(crate) fn preload(&mut self, bytes: &[u8]) {
         self.buffer = bytes.to_vec();
-        self.buffer.resize(CAPACITY.max(bytes.len()), 0);
     }
 
     /// `count` bytes were put into [`Inbox::space`]. Call [`Inbox::next`] until it finds nothing.
@@ -163,6 +165,12 @@ impl Inbox {
         self.payload.clear();
     }
 
+    /// Bytes of memory in use.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.buffer.capacity() + self.payload.capacity() * size_of::<Range<usize>>()
+    }
+
     /// Marks the payload of the current frame that is in the buffer; how much that is.
     fn take_payload(&mut self) -> usize {
         let available = self.filled - self.parsed;
@@ -242,9 +250,13 @@ mod tests {
     fn feed(bytes: &[u8], size: usize) -> (Vec<u8>, Vec<Found>) {
         let mut inbox = Inbox::default();
         let (mut out, mut all) = (Vec::new(), Vec::new());
-        for piece in bytes.chunks(size) {
-            inbox.space()[..piece.len()].copy_from_slice(piece);
-            inbox.fill(piece.len());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let space = inbox.space();
+            let count = size.min(rest.len()).min(space.len());
+            space[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            inbox.fill(count);
             loop {
                 let (_, found) = inbox.next();
                 let over = matches!(found, Found::Http(_) | Found::Malformed(_));
@@ -344,6 +356,8 @@ mod tests {
             inbox.fill(count);
             total += count;
         }
-        assert_eq!(total, CAPACITY);
+        // The header is gone as soon as it is understood.
+        assert_eq!(total, header.len() + CAPACITY);
+        assert_eq!(inbox.buffer.len(), CAPACITY);
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes on their way from the local side to the service: WebSocket frames built in place, so that many small
 //! frames leave in one write (design.md §2, "Frames"). It leaves out reading, writing and the choice of when.
 
-use std::io::IoSliceMut;
+use std::io::{Cursor, IoSliceMut};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -162,6 +162,21 @@ impl Outbox {
         self.start = self.end;
     }
 
+    /// Forgets the frames of which nothing was written. What is left of a half-written one stays: without it,
+    /// the service would take the next frame for its payload.
+    pub(crate) fn drop_unstarted(&mut self) {
+        let mut boundary = 0;
+        while boundary < self.start {
+            let mut frame = Cursor::new(self.buffer.get(boundary..self.end).unwrap_or_default());
+            let Ok(Some((_, length))) = FrameHeader::parse(&mut frame) else {
+                return;
+            };
+            // Both are bounded by the buffer that holds the frame.
+            boundary += (frame.position() + length) as usize;
+        }
+        self.end = boundary.max(self.start);
+    }
+
     /// The length of a full frame's header, and of header and payload.
     fn layout(&self) -> (usize, usize) {
         let header = header_length(self.max_frame);
@@ -280,6 +295,23 @@ mod tests {
         let mut outbox = Outbox::new(4096, [7; 32]);
         outbox.push_control(Control::Ping, b"");
         assert_eq!(decode(outbox.pending()), [(9, vec![])]);
+    }
+
+    #[test]
+    fn a_half_written_frame_is_finished_before_the_last_word() {
+        for written in [0, 1, 10, 11, 15, 20, 35, 40, 45, 46, 50] {
+            let mut outbox = Outbox::new(4, [7; 32]);
+            outbox.put(b"aaaabbbbccccdddd");
+            outbox.push_control(Control::Pong, b"1234");
+            let mut sent = outbox.pending()[..written].to_vec();
+            outbox.advance(written);
+            outbox.drop_unstarted();
+            outbox.push_control(Control::Close, b"");
+            sent.extend(outbox.pending());
+            let opcodes: Vec<u8> = decode(&sent).iter().map(|(opcode, _)| *opcode).collect();
+            let expected = [2, 2, 2, 2, 10].into_iter().take(written.div_ceil(10)).chain([8]);
+            assert_eq!(opcodes, expected.collect::<Vec<_>>(), "after {written} bytes");
+        }
     }
 
     #[test]

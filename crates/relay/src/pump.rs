@@ -40,7 +40,7 @@ pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
 ) -> End {
     let mut stopped = pin!(stop.cancelled());
     let mut timer = pin!(sleep_until(Instant::now()));
-    let mut drive = Drive { flush_wire: false, flush_local: false, wire_deaf: false };
+    let mut drive = Drive { flush_wire: false, flush_local: false };
     poll_fn(|context| {
         for _ in 0..STEPS_A_TURN {
             if stopped.as_mut().poll(context).is_ready() {
@@ -86,8 +86,6 @@ struct Drive {
     /// Bytes were written and not flushed.
     flush_wire: bool,
     flush_local: bool,
-    /// The wire takes no more.
-    wire_deaf: bool,
 }
 
 impl Drive {
@@ -117,7 +115,7 @@ impl Drive {
         while session.has_local() {
             match Pin::new(&mut *local).poll_write_vectored(context, &session.to_local()) {
                 Poll::Ready(Ok(count)) if count > 0 => {
-                    session.wrote_local(count);
+                    session.wrote_local(count, Instant::now().into_std());
                     self.flush_local = true;
                     moved = true;
                 }
@@ -157,22 +155,18 @@ impl Drive {
                 Poll::Pending => break None,
             }
         };
-        let failed = failed.or_else(|| {
-            if !self.flush_wire {
-                return None;
-            }
-            match Pin::new(&mut *wire).poll_flush(context) {
+        let failed = match failed {
+            None if self.flush_wire => match Pin::new(&mut *wire).poll_flush(context) {
                 Poll::Ready(result) => {
                     self.flush_wire = false;
                     result.err().map(|error| describe(Some(error)))
                 }
                 Poll::Pending => None,
-            }
-        });
-        if let Some(error) = failed
-            && !self.wire_deaf
-        {
-            self.wire_deaf = true;
+            },
+            failed => failed,
+        };
+        if let Some(error) = failed {
+            self.flush_wire = false;
             session.wire_deaf(error, Instant::now().into_std());
             return true;
         }

@@ -1,6 +1,5 @@
 //! One WebSocket as a state machine without sockets, clocks or tasks: bytes and instants go in, bytes and a
-//! verdict come out. It leaves out reading and writing (`pump`) and everything before the upgrade
-//! (`connection`).
+//! verdict come out. It leaves out reading and writing (`pump`) and everything before the upgrade (`mint`).
 //!
 //! `Fresh` until the VM is heard, keeping what the local side sent so that it can be sent again; then `Live`;
 //! `Closing` from the first sign of an end until what arrived is delivered and our close frame is written; then
@@ -39,7 +38,7 @@ pub(crate) enum Ping {
 }
 
 /// Local bytes that no VM has answered yet, to be sent again over a new connection.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub(crate) struct Replay {
     bytes: Vec<u8>,
     /// The local side has sent its FIN behind them.
@@ -56,7 +55,7 @@ pub(crate) const PONG_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) const PING_SUSPICION: Duration = Duration::from_secs(2);
 
 /// How long our close frame may take to leave, and the service's answer to it to come: RFC 6455 §7.1.1 leaves
-/// the time to us; local data is complete by then.
+/// the time to us. Data that still comes renews it. After a stop, the local side has as long to take the rest.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// So much is kept for another attempt: an SSH client sends 2 KiB before it hears the server, a TLS client
@@ -74,10 +73,14 @@ pub(crate) struct Session {
     replayed: usize,
     /// Set from the local side's FIN on: when the VM's silence ends the session.
     linger_until: Option<Instant>,
+    /// Set from a stop on: when the local side has had its time to take the rest.
+    give_up: Option<Instant>,
     started: Instant,
-    last_frame: Instant,
+    /// Since when there was no frame in either direction that we could have seen.
+    quiet_since: Instant,
     first_ping: Option<Instant>,
     awaiting_pong: Option<Instant>,
+    ended_by_ping: bool,
     sent: u64,
     received: u64,
 }
@@ -94,12 +97,18 @@ enum Phase {
 enum Wire {
     /// Our close frame is out or on its way; the rest of the VM's bytes may come.
     Open,
+    /// Nothing can be written any more; the rest of the VM's bytes may come.
+    ReadOnly,
     /// Our answer to its close frame, or our last frame, is to be written; nothing more is read.
     WriteOnly,
     /// Gone.
     Gone,
 }
 
+#[expect(
+    clippy::wrong_self_convention,
+    reason = "the names say from and to which side bytes go, and nothing is converted"
+)]
 impl Session {
     /// A session over a WebSocket that has just been opened. `replay` is what an earlier attempt could not
     /// bring to the VM; `seed` comes from the operating system's random numbers.
@@ -113,10 +122,12 @@ impl Session {
             replay,
             replayed: 0,
             linger_until,
+            give_up: None,
             started: now,
-            last_frame: now,
+            quiet_since: now,
             first_ping: None,
             awaiting_pong: None,
+            ended_by_ping: false,
             sent: 0,
             received: 0,
         }
@@ -131,7 +142,7 @@ impl Session {
     pub(crate) fn reads_on(&self) -> bool {
         match &self.phase {
             Phase::Fresh | Phase::Live => true,
-            Phase::Closing { wire, .. } => *wire == Wire::Open,
+            Phase::Closing { wire, .. } => matches!(wire, Wire::Open | Wire::ReadOnly),
             Phase::Ended(_) => false,
         }
     }
@@ -152,7 +163,7 @@ impl Session {
     /// `count` bytes came from the service.
     pub(crate) fn from_wire(&mut self, count: usize, now: Instant) {
         self.inbox.fill(count);
-        self.last_frame = now;
+        self.quiet_since = now;
         self.awaiting_pong = None;
         loop {
             let (payload, found) = self.inbox.next();
@@ -162,21 +173,18 @@ impl Session {
             match found {
                 Found::Nothing => return,
                 Found::Pong => {}
+                Found::Ping(_) if matches!(self.phase, Phase::Closing { wire: Wire::ReadOnly, .. }) => {}
                 Found::Ping(payload) => self.outbox.push_control(Control::Pong, &payload),
                 Found::Close(code, reason) => {
-                    if !matches!(self.phase, Phase::Closing { .. }) {
-                        // RFC 6455 §5.5.1: the answer echoes the code; 1005 is never sent.
-                        let echoed = code.to_be_bytes();
-                        self.outbox.clear();
-                        self.outbox.push_control(Control::Close, if code == 1005 { &[] } else { &echoed });
-                    }
+                    // RFC 6455 §5.5.1: the answer echoes the code; §7.4.1: these are never sent.
+                    let echoed = code.to_be_bytes();
+                    self.cut_short(if matches!(code, 1005 | 1006 | 1015) { &[] } else { &echoed });
                     return self.close(End::Closed { code, reason }, Wire::WriteOnly, now);
                 }
                 Found::Http(status) => return self.close(End::ProxyRefused { status }, Wire::Gone, now),
                 Found::Malformed(what) => {
-                    self.outbox.clear();
                     // RFC 6455 §7.4.1: 1002, protocol error.
-                    self.outbox.push_control(Control::Close, &1002u16.to_be_bytes());
+                    self.cut_short(&1002u16.to_be_bytes());
                     return self.close(End::Malformed(what), Wire::WriteOnly, now);
                 }
             }
@@ -204,13 +212,8 @@ impl Session {
     /// reading finds the end.
     pub(crate) fn wire_deaf(&mut self, error: String, now: Instant) {
         self.outbox.clear();
-        if let Phase::Closing { wire: Wire::WriteOnly, .. } = &self.phase {
-            return self.close(End::Broken(error.clone()), Wire::Gone, now);
-        }
-        if let Phase::Fresh | Phase::Live = &self.phase {
-            self.phase =
-                Phase::Closing { end: End::Broken(error), until: now + CLOSE_WITHIN, wire: Wire::Open };
-        }
+        let wire = if self.reads_on() { Wire::ReadOnly } else { Wire::Gone };
+        self.close(End::Broken(error), wire, now);
     }
 
     /// Bytes to write to the service.
@@ -219,6 +222,7 @@ impl Session {
             let count = self.outbox.put(self.replay.bytes.get(self.replayed..).unwrap_or_default());
             self.replayed += count;
             self.sent += count as u64;
+            self.forget_replay();
         }
         self.outbox.pending()
     }
@@ -251,13 +255,10 @@ impl Session {
                 self.phase = Phase::Live;
             }
         }
-        if matches!(self.phase, Phase::Live) {
-            self.replay.bytes = Vec::new();
-            self.replayed = 0;
-        }
+        self.forget_replay();
         self.outbox.seal(count);
         self.sent += count as u64;
-        self.last_frame = now;
+        self.quiet_since = now;
     }
 
     /// The local side sent its FIN. WebSocket has no half-close: the VM's answer may still come, so the
@@ -287,12 +288,16 @@ impl Session {
     }
 
     /// `count` bytes of [`Session::to_local`] were written.
-    pub(crate) fn wrote_local(&mut self, count: usize) {
+    pub(crate) fn wrote_local(&mut self, count: usize, now: Instant) {
         self.inbox.advance(count);
+        // The service could not be heard meanwhile, so its silence begins anew.
+        self.quiet_since = now;
+        self.awaiting_pong = self.awaiting_pong.map(|_| now);
     }
 
-    /// The tunnel is being shut down.
+    /// The tunnel is being shut down. May be told again.
     pub(crate) fn stop(&mut self, now: Instant) {
+        self.give_up.get_or_insert(now + CLOSE_WITHIN);
         if let Phase::Fresh | Phase::Live = self.phase {
             self.say_goodbye(End::Stopped, Wire::WriteOnly, now);
         }
@@ -302,8 +307,10 @@ impl Session {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let ping = match (self.options.ping, self.awaiting_pong) {
             (Ping::Never, _) => None,
+            // As long as the local side takes nothing we don't listen: the service's silence says nothing.
+            (Ping::WhenIdle, _) if self.inbox.has_payload() => None,
             (Ping::WhenIdle, Some(since)) => Some(since + PONG_WITHIN),
-            (Ping::WhenIdle, None) => Some(self.last_frame + PING_AFTER),
+            (Ping::WhenIdle, None) => Some(self.quiet_since + PING_AFTER),
         };
         match &self.phase {
             Phase::Fresh => {
@@ -311,8 +318,9 @@ impl Session {
                 [ping, first_byte, self.linger_until].into_iter().flatten().min()
             }
             Phase::Live => [ping, self.linger_until].into_iter().flatten().min(),
-            Phase::Closing { wire: Wire::Gone, .. } | Phase::Ended(_) => None,
-            Phase::Closing { until, .. } => Some(*until),
+            Phase::Closing { wire: Wire::Gone, .. } => self.give_up,
+            Phase::Closing { until, .. } => Some(self.give_up.map_or(*until, |at| at.min(*until))),
+            Phase::Ended(_) => None,
         }
     }
 
@@ -322,15 +330,30 @@ impl Session {
             return;
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        match &self.phase {
+        let is_sending = self.is_replaying() || !self.outbox.is_empty();
+        match &mut self.phase {
             Phase::Ended(_) => {}
+            Phase::Closing { wire, .. } if due(self.give_up) => {
+                *wire = Wire::Gone;
+                self.give_up = None;
+                self.outbox.clear();
+                self.inbox.discard_payload();
+            }
+            // The service may have more to say: we have not listened.
+            Phase::Closing { until, wire: Wire::Open | Wire::ReadOnly, .. } if self.inbox.has_payload() => {
+                *until = now + CLOSE_WITHIN;
+            }
             // Delivery to a slow local side has no deadline of ours; frames to the service have.
-            Phase::Closing { end, .. } => {
-                let end = end.clone();
-                self.close(end, Wire::Gone, now);
+            Phase::Closing { wire, .. } => {
+                *wire = Wire::Gone;
+                self.outbox.clear();
             }
             Phase::Fresh if due(self.options.first_byte.map(|limit| self.started + limit)) => {
                 self.say_goodbye(End::Silent, Wire::WriteOnly, now);
+            }
+            // The VM can't answer what it has not got.
+            Phase::Fresh | Phase::Live if due(self.linger_until) && is_sending => {
+                self.linger_until = Some(now + self.options.linger);
             }
             Phase::Fresh | Phase::Live if due(self.linger_until) => {
                 self.say_goodbye(End::LocalClosed, Wire::Open, now);
@@ -341,7 +364,7 @@ impl Session {
                     self.outbox.push_control(Control::Ping, b"");
                     self.first_ping.get_or_insert(now);
                     self.awaiting_pong = Some(now);
-                    self.last_frame = now;
+                    self.quiet_since = now;
                 }
             },
         }
@@ -352,7 +375,7 @@ impl Session {
         if let Phase::Closing { end, wire, .. } = &self.phase {
             let delivered = !self.inbox.has_payload();
             let over = match wire {
-                Wire::Open => false,
+                Wire::Open | Wire::ReadOnly => false,
                 Wire::WriteOnly => self.outbox.is_empty(),
                 Wire::Gone => true,
             };
@@ -386,24 +409,43 @@ impl Session {
         self.received
     }
 
-    /// Whether the session ended so soon after its first ping that the ping is to blame.
-    pub(crate) fn was_ended_by_ping(&self, now: Instant) -> bool {
-        self.first_ping.is_some_and(|at| now < at + PING_SUSPICION)
+    /// Whether the service ended the session so soon after its first ping that the ping is to blame.
+    pub(crate) fn was_ended_by_ping(&self) -> bool {
+        self.ended_by_ping
     }
 
     fn heard_vm(&mut self, payload: usize, now: Instant) {
         self.received += payload as u64;
-        if matches!(self.phase, Phase::Fresh) {
-            self.phase = Phase::Live;
+        match &mut self.phase {
+            Phase::Fresh => self.phase = Phase::Live,
+            Phase::Closing { until, .. } => *until = now + CLOSE_WITHIN,
+            Phase::Live | Phase::Ended(_) => {}
         }
+        self.forget_replay();
         if let Some(until) = &mut self.linger_until {
             *until = now + self.options.linger;
+        }
+    }
+
+    /// Drops what can't be needed any more.
+    fn forget_replay(&mut self) {
+        if matches!(self.phase, Phase::Live) && !self.is_replaying() {
+            self.replay.bytes = Vec::new();
+            self.replayed = 0;
         }
     }
 
     /// Whether bytes of an earlier attempt are still to be framed.
     fn is_replaying(&self) -> bool {
         self.replayed < self.replay.bytes.len()
+    }
+
+    /// Our close frame in place of everything that the service would not read any more. The first one counts.
+    fn cut_short(&mut self, payload: &[u8]) {
+        if let Phase::Fresh | Phase::Live = self.phase {
+            self.outbox.drop_unstarted();
+            self.outbox.push_control(Control::Close, payload);
+        }
     }
 
     /// Our close frame, behind what is already framed (RFC 6455 §7.4.1: 1000, normal closure).
@@ -421,8 +463,17 @@ impl Session {
             // The first reason is the reason; what the other side does about it comes later.
             Phase::Closing { wire: old, .. } => *old = wire,
             Phase::Fresh | Phase::Live => {
+                self.ended_by_ping = matches!(end, End::Closed { .. } | End::Eof | End::Broken(_))
+                    && self.first_ping.is_some_and(|at| now < at + PING_SUSPICION);
                 self.phase = Phase::Closing { end, until: now + CLOSE_WITHIN, wire };
             }
         }
     }
 }
+
+#[cfg(test)]
+mod ends;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
