@@ -19,7 +19,7 @@ pub enum Error {
         host: String,
         /// What broke.
         #[source]
-        source: bastide_net::Error,
+        source: Box<bastide_net::Error>,
     },
     /// The service refused to mint a token.
     #[error(

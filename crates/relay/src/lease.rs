@@ -12,7 +12,7 @@ use http::{Method, Request, header};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{Event, Observer, USER_AGENT};
 
@@ -26,11 +26,15 @@ pub(crate) struct Lease {
     /// The connection that uses it; 0 while none does.
     pub(crate) connection: u64,
     reaper: Reaper,
+    /// Makes [`Reaper::finish`] wait for leases in use. Dropped after the release has begun, so that there is
+    /// no moment at which neither is waited for.
+    _counted: TaskTrackerToken,
 }
 
 impl Lease {
     pub(crate) fn new(grant: Grant, host: Origin, reaper: Reaper) -> Self {
-        Self { grant, host, connection: 0, reaper }
+        let counted = reaper.shared.tasks.token();
+        Self { grant, host, connection: 0, reaper, _counted: counted }
     }
 }
 
@@ -104,8 +108,8 @@ impl Reaper {
         self.shared.tasks.spawn_on(mint, &self.shared.runtime);
     }
 
-    /// Waits until every mint and release under way is done, or `grace` is over; how many tokens were not given
-    /// back.
+    /// Waits until every mint and release under way is done and no lease is left, or `grace` is over; how many
+    /// tokens were not given back.
     pub(crate) async fn finish(&self, grace: Duration) -> u64 {
         self.shared.tasks.close();
         let under_way = match timeout(grace, self.shared.tasks.wait()).await {
@@ -142,11 +146,15 @@ impl Shared {
 
     async fn try_release(&self, release: &Release) -> Result<(), String> {
         let path = Plan::release_path(&release.auth_token);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::DELETE)
             .uri(format!("{}{}", release.host, path.expose()))
-            .header("X-Node-Id", release.node_id.as_str())
-            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::USER_AGENT, USER_AGENT);
+        // A grant without a node, which is none, is given back as far as possible.
+        if !release.node_id.is_empty() {
+            request = request.header("X-Node-Id", release.node_id.as_str());
+        }
+        let request = request
             .body(Bytes::new())
             // The error would show the path, and the token with it.
             .map_err(|_| "the service's token or node does not fit into a request".to_owned())?;

@@ -52,8 +52,8 @@ impl Gate {
                 (lease, wire)
             }
             None => {
-                let token = self.access_token(Freshness::Cached).await?;
-                let host = self.host(&token).await?;
+                let mut token = self.access_token(Freshness::Cached).await?;
+                let host = self.host(&mut token).await?;
                 // The mint needs a round trip and so does the way to the upgrade: side by side.
                 tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?
             }
@@ -66,8 +66,8 @@ impl Gate {
     ///
     /// Cancel safe, as [`Gate::open`].
     pub(crate) async fn prepare(&self) -> Result<Lease, Failure> {
-        let token = self.access_token(Freshness::Cached).await?;
-        let host = self.host(&token).await?;
+        let mut token = self.access_token(Freshness::Cached).await?;
+        let host = self.host(&mut token).await?;
         self.mint(token, host).await
     }
 
@@ -80,7 +80,7 @@ impl Gate {
     }
 
     /// Which host mints: the Bastion host itself, or the data pod that it names.
-    async fn host(&self, token: &Secret) -> Result<Origin, Failure> {
+    async fn host(&self, token: &mut Secret) -> Result<Origin, Failure> {
         match self.plan.entry() {
             Entry::Node => Ok(self.front.clone()),
             Entry::Pod => self.data_pod(token).await,
@@ -88,9 +88,9 @@ impl Gate {
     }
 
     /// protocol.md §5: the body of a 200 is the pod's host name; anything else must not be taken for one.
-    async fn data_pod(&self, token: &Secret) -> Result<Origin, Failure> {
-        let body = self.plan.pod_request(token);
-        let answer = self.post(&self.front, "/api/connection", "application/json", &body).await?;
+    async fn data_pod(&self, token: &mut Secret) -> Result<Origin, Failure> {
+        let body = |token: &Secret| self.plan.pod_request(token);
+        let answer = self.post(&self.front, "/api/connection", "application/json", token, body).await?;
         if answer.status() != 200 {
             return Err(self.refused(&answer));
         }
@@ -124,13 +124,10 @@ impl Gate {
         }
     }
 
-    async fn mint_now(&self, token: Secret, host: Origin) -> Result<Lease, Failure> {
-        let mut answer = self.post_mint(&host, &token).await?;
-        if answer.status() == 401 {
-            // A token that the cache thinks valid may have been revoked: once with a new one.
-            let token = self.access_token(Freshness::New).await?;
-            answer = self.post_mint(&host, &token).await?;
-        }
+    async fn mint_now(&self, mut token: Secret, host: Origin) -> Result<Lease, Failure> {
+        let form = |token: &Secret| self.plan.mint_form(token);
+        let content_type = "application/x-www-form-urlencoded";
+        let answer = self.post(&host, "/api/tokens", content_type, &mut token, form).await?;
         if answer.status() != 200 {
             return Err(self.refused(&answer));
         }
@@ -146,12 +143,25 @@ impl Gate {
         }
     }
 
-    async fn post_mint(&self, host: &Origin, token: &Secret) -> Result<Response<Bytes>, Failure> {
-        let form = self.plan.mint_form(token);
-        self.post(host, "/api/tokens", "application/x-www-form-urlencoded", &form).await
+    /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked: a 401 is
+    /// tried once more with a new one, which then stays in `token`.
+    async fn post(
+        &self,
+        host: &Origin,
+        path: &str,
+        content_type: &str,
+        token: &mut Secret,
+        body: impl Fn(&Secret) -> Secret + Send + Sync,
+    ) -> Result<Response<Bytes>, Failure> {
+        let answer = self.post_once(host, path, content_type, &body(token)).await?;
+        if answer.status() != 401 {
+            return Ok(answer);
+        }
+        *token = self.access_token(Freshness::New).await?;
+        self.post_once(host, path, content_type, &body(token)).await
     }
 
-    async fn post(
+    async fn post_once(
         &self,
         host: &Origin,
         path: &str,
@@ -213,8 +223,10 @@ impl Gate {
     }
 
     fn unreachable(&self, host: &Origin, source: bastide_net::Error) -> Failure {
-        let end = if source.is_configuration() { End::Declined } else { End::Unreachable };
-        Failure { error: Error::Unreachable { host: host.authority(), source }, end }
+        // Nor does another try mend a certificate that nobody here trusts.
+        let lasting = source.is_configuration() || source.presented().is_some();
+        let end = if lasting { End::Declined } else { End::Unreachable };
+        Failure { error: Error::Unreachable { host: host.authority(), source: source.into() }, end }
     }
 
     fn refused(&self, answer: &Response<Bytes>) -> Failure {

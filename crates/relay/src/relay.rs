@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
 use bastide_net::{Network, Origin};
-use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -75,9 +74,16 @@ struct Shared {
     stop: CancellationToken,
     setups: Semaphore,
     /// Leases minted ahead; the first connections take them.
-    spares: Mutex<Vec<Lease>>,
+    spares: Mutex<Vec<Spare>>,
     /// Whether pings have not yet been seen to end connections to this host.
     pings: AtomicBool,
+}
+
+/// A lease that no connection uses yet.
+struct Spare {
+    lease: Lease,
+    /// When it is given back.
+    until: Instant,
 }
 
 /// Connections being opened at once: each costs a TLS handshake here and a session at the service, whose limit
@@ -129,28 +135,36 @@ impl Relay {
         let mut number = 0;
         let lease = loop {
             number += 1;
-            let failure = match timeout_at(deadline, shared.gate.prepare()).await {
+            let prepared = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return Err(Error::Stopped),
+                prepared = timeout_at(deadline, shared.gate.prepare()) => prepared,
+            };
+            let failure = match prepared {
                 Ok(Ok(lease)) => break lease,
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(shared.timed_out()),
             };
             let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
-            match verdict(&shared.options.retry, attempt, rand::rng().random()) {
+            match verdict(&shared.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < deadline => {
                     shared.tell_retry(0, number, &failure.error.to_string(), pause);
-                    sleep(pause).await;
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = shared.stop.cancelled() => return Err(Error::Stopped),
+                    }
                 }
                 _ => return Err(failure.error),
             }
         };
-        shared.lock_spares().push(lease);
+        let until = Instant::now() + keep;
+        shared.lock_spares().push(Spare { lease, until });
         let later = Arc::clone(shared);
         shared.gate.reaper.adopt(async move {
             tokio::select! {
-                () = later.stop.cancelled() => {}
-                () = sleep(keep) => {}
+                () = later.stop.cancelled() => later.lock_spares().clear(),
+                () = sleep_until(until) => later.lock_spares().retain(|spare| spare.until > until),
             }
-            later.lock_spares().clear();
         });
         Ok(())
     }
@@ -188,7 +202,10 @@ impl Relay {
         self.shared.lock_spares().clear();
     }
 
-    /// Stops, and waits for the releases under way, at most for `grace`; how many tokens were not given back.
+    /// Stops, and waits until every token is given back, at most for `grace`; how many were not. Connections
+    /// that [`Relay::carry`] is still ending hold theirs, and are waited for.
+    ///
+    /// Cancel safe: releases go on.
     pub async fn close(&self, grace: Duration) -> u64 {
         self.stop();
         self.shared.gate.reaper.finish(grace).await
@@ -216,8 +233,9 @@ impl Shared {
         loop {
             number += 1;
             let opened = tokio::select! {
-                opened = self.open(course) => opened,
+                biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
+                opened = self.open(course) => opened,
                 () = sleep_until(course.deadline) => return Err(self.timed_out()),
             };
             let (end, heard, error) = match opened {
@@ -230,7 +248,7 @@ impl Shared {
                 Err(failure) => (failure.end, Heard::Nothing, Some(failure.error)),
             };
             let attempt = Attempt { number, end: &end, heard };
-            match verdict(&self.options.retry, attempt, rand::rng().random()) {
+            match verdict(&self.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < course.deadline => {
                     let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
                     self.tell_retry(course.id, number, &reason, pause);
@@ -252,7 +270,7 @@ impl Shared {
         // The semaphore is never closed.
         let _turn = self.setups.acquire().await;
         let spare = self.lock_spares().pop();
-        let mut opened = self.gate.open(spare).await?;
+        let mut opened = self.gate.open(spare.map(|spare| spare.lease)).await?;
         opened.lease.connection = course.id;
         Ok(opened)
     }
@@ -274,14 +292,14 @@ impl Shared {
             ping: if pings { Ping::WhenIdle } else { Ping::Never },
             linger: self.options.linger,
         };
-        let mut session = Session::new(options, rand::rng().random(), replay, Instant::now().into_std());
+        let mut session = Session::new(options, rand::random(), replay, Instant::now().into_std());
         session.from_early(&early, Instant::now().into_std());
         let end = pump(&mut session, local, &mut wire, &self.stop, active).await;
         close_wire(&mut wire).await;
         drop(lease);
         course.sent = session.sent();
         course.received = session.received();
-        if session.was_ended_by_ping(Instant::now().into_std()) && self.pings.swap(false, Ordering::Relaxed) {
+        if session.was_ended_by_ping() && self.pings.swap(false, Ordering::Relaxed) {
             tracing::warn!("a connection ended right after a ping: no more pings to this host");
         }
         (end, session)
@@ -311,7 +329,7 @@ impl Shared {
         (self.observer)(Event::Retry { id, attempt, reason: reason.to_owned(), pause });
     }
 
-    fn lock_spares(&self) -> std::sync::MutexGuard<'_, Vec<Lease>> {
+    fn lock_spares(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
         // Nothing that holds the lock can panic; if it did, the leases would still be whole.
         self.spares.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
