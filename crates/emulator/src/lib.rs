@@ -156,7 +156,8 @@ impl Emulator {
     }
 
     /// Waits until the transcript meets a condition, which is asked at every change: so that a test needs
-    /// no sleep. Cancel safe; the caller sets the time limit.
+    /// no sleep. Cancel safe; the caller sets the time limit. The condition looks at the transcript under its
+    /// lock, so it must not ask the emulator for anything else.
     pub async fn wait_for(&self, condition: impl FnMut(&Transcript) -> bool) {
         self.azure.recorder.wait_for(condition).await;
     }
@@ -223,6 +224,9 @@ impl Error {
             Error::State(_) => Some("choose another folder with --state".into()),
             Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Some("choose another port with --port, or 0 for any free one".into())
+            }
+            Error::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("choose a port from 1024 upwards with --port, or 0 for any free one".into())
             }
             Error::Certificates(certificates::Error::Authority(_)) | Error::Issuer(entra::Error::Key(_)) => {
                 Some("remove the state folder: its keys are made anew, and clients have to trust the new ca.pem".into())

@@ -123,6 +123,9 @@ async fn serve(options: Options, output: Output) -> anyhow::Result<()> {
         stdout.flush()?;
     }
     stop.await.context("waiting for a signal")?;
-    emulator.shutdown().await;
-    Ok(())
+    // A second signal does not wait for clients that take their time.
+    tokio::select! {
+        () = emulator.shutdown() => Ok(()),
+        again = bastide_emulator::stop_signal() => again.context("waiting for a signal"),
+    }
 }

@@ -186,9 +186,9 @@ pub struct Tunnel {
     pub repeated_masks: u64,
     /// Bytes that came before the 101 had gone out.
     pub early_bytes: u64,
-    /// Payload bytes from the client to the machine.
+    /// Payload bytes of data frames from the client.
     pub sent: u64,
-    /// Payload bytes from the machine to the client.
+    /// Bytes from the machine.
     pub received: u64,
     /// Status code of the client's Close frame.
     pub close_code: Option<u16>,

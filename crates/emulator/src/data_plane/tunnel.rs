@@ -224,6 +224,7 @@ impl Pump {
             client_write.write_all_buf(&mut self.to_client).await?;
             client_write.flush().await?;
             while !self.client_done {
+                self.wire.reserve(READ_BYTES);
                 if client_read.read_buf(&mut self.wire).await? == 0 || self.try_take_frames().is_err() {
                     break;
                 }

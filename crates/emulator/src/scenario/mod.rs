@@ -61,11 +61,11 @@ impl Scenario {
     /// Reads a scenario from a TOML file and checks it.
     ///
     /// # Errors
-    /// As [`Scenario::parse`], and [`Error::Unreadable`].
+    /// [`Error::File`], which names the file, around those of [`Scenario::parse`] and [`Error::Unreadable`].
     pub fn read(path: &Path) -> Result<Scenario, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
-        Scenario::parse(&text)
+        let scenario =
+            std::fs::read_to_string(path).map_err(Error::from).and_then(|text| Scenario::parse(&text));
+        scenario.map_err(|source| Error::File { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Whether the parts fit together: names that are referred to exist, names that must be unique are.
@@ -496,16 +496,19 @@ impl fmt::Debug for Secret {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file could not be read.
-    #[error("reading scenario {}", path.display())]
-    Unreadable {
+    /// A file that can't be used.
+    #[error("using scenario {}", path.display())]
+    File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why not.
+        source: Box<Error>,
     },
+    /// The file could not be read.
+    #[error(transparent)]
+    Unreadable(#[from] std::io::Error),
     /// Not TOML, or not of a scenario's form; shows line and column.
-    #[error("{0}")]
+    #[error(transparent)]
     Syntax(#[from] Box<toml::de::Error>),
     /// Parts that don't fit together.
     #[error("{0}")]
