@@ -1,1 +1,16 @@
-//! tests
+//! What the end-to-end tests stand on: a [`Lab`] with an emulator and a home folder of its own, programs that can't
+//! outlive their test, and a real [`Sshd`]. It leaves out the tests, which are in `tests/`.
+//!
+//! Every lab ends with a verdict: no rule of the protocol broken, no minted token left. A test that passes says
+//! both.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
+#![cfg(unix)]
+
+mod lab;
+mod program;
+mod sshd;
+
+pub use lab::{GROUP, Lab, SUBSCRIPTION};
+pub use program::{Outcome, Program, Running};
+pub use sshd::Sshd;

@@ -1,0 +1,192 @@
+//! A small Azure and a user in front of it: an emulator in this process, a home folder, and commands that see nothing
+//! else. It leaves out what the tests do with them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bastide_emulator::{Emulator, Options, Scenario, Transcript};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{Outcome, Program};
+
+/// The subscription of the emulator's default scenario.
+pub const SUBSCRIPTION: &str = "22222222-2222-4222-8222-222222222222";
+
+/// Its resource group.
+pub const GROUP: &str = "demo";
+
+/// An emulator and a user's home. Dropping it checks the emulator's verdict.
+pub struct Lab {
+    // In the order in which they go.
+    emulator: Option<Emulator>,
+    runtime: Runtime,
+    home: TempDir,
+    _state: TempDir,
+    forgiving: bool,
+}
+
+impl Lab {
+    /// With the emulator's default scenario.
+    pub fn new() -> Self {
+        Self::with_scenario(Scenario::default())
+    }
+
+    /// With sections of a scenario (see `scenario.example.toml` of the emulator); what is left out is the default.
+    pub fn with(toml: &str) -> Self {
+        Self::with_scenario(Scenario::parse(toml).unwrap())
+    }
+
+    fn with_scenario(scenario: Scenario) -> Self {
+        // The one guard that every test passes: nothing here can reach a real cloud.
+        let imds = std::env::var("BASTIDE_IMDS_ENDPOINT").unwrap_or_default();
+        assert_eq!(
+            imds, "https://localhost:9",
+            "run the tests by `cargo xtask test`: it keeps them on this machine"
+        );
+        let runtime = Runtime::new().unwrap();
+        let state = short_folder();
+        let options = Options { state: state.path().into(), scenario, ..Options::default() };
+        let emulator = runtime.block_on(Emulator::start(options)).unwrap();
+        Self { emulator: Some(emulator), runtime, home: short_folder(), _state: state, forgiving: false }
+    }
+
+    /// Lets broken rules and unreleased tokens pass: for tests of what breaks them on purpose.
+    pub fn forgive(&mut self) {
+        self.forgiving = true;
+    }
+
+    /// The emulator.
+    pub fn emulator(&self) -> &Emulator {
+        self.emulator.as_ref().expect("it lives as long as the lab")
+    }
+
+    /// What the emulator saw.
+    pub fn transcript(&self) -> Transcript {
+        self.emulator().transcript()
+    }
+
+    /// Waits until the transcript meets a condition.
+    pub fn wait_for(&self, condition: impl FnMut(&Transcript) -> bool) {
+        let limit = Duration::from_secs(60);
+        let waiting = async { tokio::time::timeout(limit, self.emulator().wait_for(condition)).await };
+        assert!(self.runtime.block_on(waiting).is_ok(), "never so: {:#?}", self.transcript());
+    }
+
+    /// The user's home folder.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Makes a file in the home folder.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.home().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A private key that every built-in SSH server accepts.
+    pub fn key(&self) -> PathBuf {
+        self.emulator().state().join("id_ed25519")
+    }
+
+    /// The home folder, on the built-in SSH server of a VM, of its user.
+    pub fn vm_home(&self, name: &str) -> PathBuf {
+        self.emulator().state().join("vms").join(name)
+    }
+
+    /// The id of a VM.
+    pub fn vm(&self, name: &str) -> String {
+        format!("{}/Microsoft.Compute/virtualMachines/{name}", Self::providers())
+    }
+
+    /// The id of a scale-set instance.
+    pub fn instance(&self, set: &str, number: u32) -> String {
+        let providers = Self::providers();
+        format!("{providers}/Microsoft.Compute/virtualMachineScaleSets/{set}/virtualMachines/{number}")
+    }
+
+    fn providers() -> String {
+        format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers")
+    }
+
+    /// The value of a variable of the emulator's environment.
+    pub fn env(&self, name: &str) -> String {
+        let found = self.emulator().env().into_iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("the emulator exports no {name}")).1
+    }
+
+    /// `bastide` with the emulator's environment and these words.
+    pub fn bastide(&self, line: &str) -> Program {
+        self.program(binary("bastide")).words(line)
+    }
+
+    /// Any program with the emulator's environment and the lab's home, and `bastide` on its `PATH`.
+    pub fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Program {
+        let mut path = vec![binary("bastide").parent().unwrap().to_owned()];
+        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        let mut program = Program::new(program)
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env("HOME", self.home())
+            .env("TMPDIR", self.home())
+            .env("TERM", "dumb");
+        for (name, value) in self.emulator().env() {
+            program = program.env(name, value);
+        }
+        program.env("BASTIDE_IMDS_ENDPOINT", "https://localhost:9").folder(self.home())
+    }
+
+    /// Runs `bastide ssh` as the built-in server's user with its key, and a command for the VM.
+    pub fn ssh(&self, target: &str, command: &str) -> Outcome {
+        self.bastide("ssh --name bastion --resource-group demo --auth-type ssh-key --username azureuser")
+            .arg("--target-resource-id")
+            .arg(target)
+            .arg("--ssh-key")
+            .arg(self.key())
+            .arg("--")
+            .arg(command)
+            .run()
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let Some(emulator) = self.emulator.take() else { return };
+        let (violations, sessions) = (emulator.violations(), emulator.sessions());
+        self.runtime.block_on(emulator.shutdown());
+        if std::thread::panicking() || self.forgiving {
+            return;
+        }
+        let violations: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        assert!(violations.is_empty(), "rules of the protocol were broken: {violations:#?}");
+        assert!(sessions.is_empty(), "tokens were not released: {sessions:#?}");
+        assert_nothing_left(self.home.path());
+    }
+}
+
+/// Private folders and sockets of `bastide` are below `TMPDIR`, which is the lab's home.
+fn assert_nothing_left(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(!name.starts_with("bastide-"), "'{name}' was left behind");
+    }
+}
+
+/// Below `/tmp` whatever `TMPDIR` is: the path of a Unix socket has 108 bytes (unix(7)).
+fn short_folder() -> TempDir {
+    tempfile::Builder::new().prefix("lab-").tempdir_in("/tmp").unwrap()
+}
+
+/// A program of the workspace: Cargo puts it two folders above the test.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());
+    path
+}
