@@ -177,7 +177,10 @@ impl Emulator {
 
 impl std::fmt::Debug for Emulator {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Emulator").field("address", &self.address).field("state", &self.state).finish_non_exhaustive()
+        out.debug_struct("Emulator")
+            .field("address", &self.address)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -258,7 +261,8 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
     let tls = certificates::server_config(&state, &names.flatten().collect::<Vec<_>>())?;
     let stop = CancellationToken::new();
     let username = &scenario.settings.vm_username;
-    let services = services::Services::new(&inventory, &state, username, &password, &public_key, stop.clone())?;
+    let services =
+        services::Services::new(&inventory, &state, username, &password, &public_key, stop.clone())?;
     let azure = Azure {
         url,
         settings: scenario.settings.clone(),

@@ -53,12 +53,14 @@ fn resource(azure: &Azure, request: &Request, path: &[&str]) -> Result<Value, Fa
         }
         ["subscriptions"] => {
             let visible = inventory.subscriptions.iter().filter(|one| {
-                one.tenant == caller.principal.tenant && caller.principal.sees(&format!("/subscriptions/{}", one.id))
+                one.tenant == caller.principal.tenant
+                    && caller.principal.sees(&format!("/subscriptions/{}", one.id))
             });
             page(azure, request, visible.map(subscription_document))
         }
         ["subscriptions", id, rest @ ..] => {
-            let subscription = inventory.subscription(id).ok_or_else(|| Fault::NoSubscription((*id).to_owned()))?;
+            let subscription =
+                inventory.subscription(id).ok_or_else(|| Fault::NoSubscription((*id).to_owned()))?;
             caller.must_be_of(&subscription.tenant)?;
             in_subscription(azure, request, &caller, subscription, rest)
         }
@@ -134,7 +136,8 @@ fn in_subscription(
         })?;
         let mut document = resource.document.clone();
         let expand = request.parameter("$expand").unwrap_or_default();
-        if let (Some(view), Some(Value::Object(properties))) = (&resource.instance_view, document.get_mut("properties"))
+        if let (Some(view), Some(Value::Object(properties))) =
+            (&resource.instance_view, document.get_mut("properties"))
             && expand.eq_ignore_ascii_case("instanceView")
         {
             properties.insert("instanceView".into(), view.clone());
@@ -145,7 +148,8 @@ fn in_subscription(
         [_, _] => (place, kind_of(&format!("{id}/any"))),
         _ => (id.rsplit_once('/').map_or(place, |(parent, _)| parent), kind_of(&format!("{id}/any"))),
     };
-    if !inventory.resources.iter().any(|one| kind_of(&one.id).eq_ignore_ascii_case(&kind)) && !is_known(&kind) {
+    if !inventory.resources.iter().any(|one| kind_of(&one.id).eq_ignore_ascii_case(&kind)) && !is_known(&kind)
+    {
         return Err(Fault::NoType(kind));
     }
     if !caller.principal.sees(parent) {

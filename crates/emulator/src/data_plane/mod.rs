@@ -57,14 +57,18 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
     let path: Vec<&str> = request.segments.iter().map(String::as_str).collect();
     let answer = match (&request.method, path.as_slice()) {
         (&Method::POST, ["api", "tokens"]) if door.mints() => tokens::mint(azure, door, request),
-        (&Method::DELETE, ["api", "tokens", token]) if door.mints() => tokens::release(azure, door, token, request),
+        (&Method::DELETE, ["api", "tokens", token]) if door.mints() => {
+            tokens::release(azure, door, token, request)
+        }
         (&Method::GET, ["webtunnelv2", token]) if door.side == Side::Gateway && door.mints() => {
             tokens::upgrade(azure, door, token, request)
         }
         (&Method::GET, ["omni", "webtunnel", token]) if door.side == Side::Pod => {
             tokens::upgrade(azure, door, token, request)
         }
-        (&Method::POST, ["api", "connection"]) if door.side == Side::Gateway && door.host.pod_name.is_some() => {
+        (&Method::POST, ["api", "connection"])
+            if door.side == Side::Gateway && door.host.pod_name.is_some() =>
+        {
             tokens::connection(azure, door, request)
         }
         _ => return None,

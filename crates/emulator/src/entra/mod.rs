@@ -18,7 +18,8 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
     let lower = request.lower_segments();
     let path: Vec<&str> = lower.iter().map(String::as_str).collect();
     let discovery = |body: Result<Value, Fault>| {
-        let response = body.map_or_else(|fault| fault.response(azure), |body| json_answer(StatusCode::OK, &body));
+        let response =
+            body.map_or_else(|fault| fault.response(azure), |body| json_answer(StatusCode::OK, &body));
         Some(Answer::new(Kind::Discovery, response))
     };
     match (&request.method, path.as_slice()) {
@@ -32,7 +33,9 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
         (&Method::GET, [_, "discovery", "v2.0" | "v1.0", "keys"] | [_, "discovery", "keys"]) => {
             discovery(Ok(azure.issuer.key_set()))
         }
-        (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => Some(token(azure, tenant, request, Version::V2)),
+        (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => {
+            Some(token(azure, tenant, request, Version::V2))
+        }
         (&Method::POST, [tenant, "oauth2", "token"]) => Some(token(azure, tenant, request, Version::V1)),
         _ => None,
     }
@@ -280,7 +283,10 @@ mod tests {
         }
         check("https://management.azure.com/.default", Some("https://management.azure.com"));
         check("https://management.core.windows.net//.default", Some("https://management.core.windows.net/"));
-        check("openid https://management.azure.com/.default offline_access", Some("https://management.azure.com"));
+        check(
+            "openid https://management.azure.com/.default offline_access",
+            Some("https://management.azure.com"),
+        );
         check("https://management.azure.com/user_impersonation", None);
         check("/.default", None);
         check("", None);
