@@ -256,3 +256,6 @@ fn describe(error: Option<io::Error>) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
