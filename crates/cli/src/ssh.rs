@@ -138,7 +138,7 @@ impl Session<'_> {
 
     fn arguments(&self, way: &Way) -> Vec<OsString> {
         let (host, alias) = (self.plan.target_name(), self.plan.host_key_alias());
-        openssh::arguments(self.ssh, way, host, &alias, &self.known_hosts)
+        openssh::arguments(self.ssh, way, host, alias, &self.known_hosts)
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Plan {
     hostname: Option<Ipv4Addr>,
     port: u16,
     target_name: String,
+    host_key_alias: String,
     advice: Option<String>,
 }
 
@@ -99,6 +100,7 @@ impl Plan {
             hostname,
             port,
             target_name: target.display_name(),
+            host_key_alias: host_key_alias(target, &host.id),
             advice,
         })
     }
@@ -128,10 +130,11 @@ impl Plan {
         self.advice.as_deref()
     }
 
-    /// The name under which the target's SSH host keys are kept: the VM's id, never an address that another
-    /// VM could have tomorrow; for IP connect the address as seen from this Bastion host.
-    pub fn host_key_alias(&self) -> String {
-        self.resource_id.trim_start_matches('/').to_lowercase()
+    /// The name under which the target's SSH host keys are kept, and which OpenSSH shows when it asks for a
+    /// password: made of the VM's identity, such as `web-01.vm.GROUP.SUBSCRIPTION`, never of an address that
+    /// another VM could have tomorrow. For IP connect the address as this Bastion host sees it.
+    pub fn host_key_alias(&self) -> &str {
+        &self.host_key_alias
     }
 
     /// Which way in.
@@ -190,6 +193,26 @@ impl Plan {
     pub fn release_path(auth_token: &Secret) -> Secret {
         Secret::new(format!("/api/tokens/{}", utf8_percent_encode(auth_token.expose(), SEGMENT)))
     }
+}
+
+/// One name for one target, readable from its left end.
+fn host_key_alias(target: &Target, bastion: &ResourceId) -> String {
+    let name = target.display_name();
+    let alias = match target {
+        Target::Resource(id) => match id.kind() {
+            TargetKind::VirtualMachine => format!("{name}.vm.{}.{}", id.group(), id.subscription()),
+            TargetKind::ScaleSetInstance => format!("{name}.vmss.{}.{}", id.group(), id.subscription()),
+            TargetKind::ManagedCluster
+            | TargetKind::BastionHost
+            | TargetKind::Address
+            | TargetKind::Other => id.as_str().trim_start_matches('/').to_owned(),
+        },
+        Target::Address(_) => {
+            format!("{name}.{}.bastion.{}.{}", bastion.name(), bastion.group(), bastion.subscription())
+        }
+    };
+    // OpenSSH compares them in lower case.
+    alias.to_lowercase()
 }
 
 /// The only ports that IP connect opens (protocol.md §2).
@@ -365,6 +388,19 @@ mod tests {
             "resourceId=%2Fsubscriptions%2Fs%2FresourceGroups%2Fg%2Fproviders%2FMicrosoft.Network%2F\
              bh-hostConnect%2F10.0.0.4&protocol=tcptunnel&workloadHostPort=22&aztoken=t&hostname=10.0.0.4"
         );
+    }
+
+    #[test]
+    fn host_keys_are_kept_by_identity() {
+        let check = |target: Target, expected: &str| {
+            let plan = Plan::new(&host(Sku::Standard), &target, 22).unwrap();
+            assert_eq!(plan.host_key_alias(), expected);
+        };
+        let id = |text: &str| Target::Resource(ResourceId::parse(text).unwrap());
+        check(id(&VM.to_uppercase()), "vm.vm.g.s");
+        let instance = VM.replace("virtualMachines/vm", "virtualMachineScaleSets/set/virtualMachines/0");
+        check(id(&instance), "set_0.vmss.g.s");
+        check(Target::address("10.0.0.4").unwrap(), "10.0.0.4.b.bastion.g.s");
     }
 
     #[test]
