@@ -167,11 +167,12 @@ impl Emulator {
         self.azure.recorder.reset();
     }
 
-    /// Stops accepting, ends every connection with a Close frame or a close_notify, and waits for that, at
-    /// most ten seconds. Cancelled half-way, it ends everything at once.
-    pub async fn shutdown(mut self) {
+    /// Stops accepting, ends every connection with a Close frame or a close_notify, waits for that, at most
+    /// ten seconds, and tells what was seen in all. Cancelled half-way, it ends everything at once.
+    pub async fn shutdown(mut self) -> Transcript {
         self.azure.stop.cancel();
         while self.server.join_next().await.is_some() {}
+        self.transcript()
     }
 }
 

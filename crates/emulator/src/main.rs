@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use bastide_emulator::{Emulator, Error, Options, Scenario, scenario};
+use bastide_emulator::{Emulator, Error, Options, Scenario, Transcript, scenario, violations};
 use clap::{Parser, ValueEnum};
 
 /// A small Azure on this machine: Entra ID, ARM and Azure Bastion with virtual machines behind it.
@@ -117,15 +117,42 @@ async fn serve(options: Options, output: Output) -> anyhow::Result<()> {
         })
         .to_string(),
     };
-    {
-        let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{line}")?;
-        stdout.flush()?;
-    }
+    print(&line)?;
     stop.await.context("waiting for a signal")?;
     // A second signal does not wait for clients that take their time.
     tokio::select! {
-        () = emulator.shutdown() => Ok(()),
+        transcript = emulator.shutdown() => print(&verdict(&transcript, output)),
         again = bastide_emulator::stop_signal() => again.context("waiting for a signal"),
     }
+}
+
+/// What the clients did in all, and what they should not have done.
+fn verdict(transcript: &Transcript, output: Output) -> String {
+    let (mints, releases) = (transcript.mints(), transcript.releases());
+    let violations: Vec<String> = violations(transcript).iter().map(ToString::to_string).collect();
+    match output {
+        Output::Text => {
+            let mut lines = format!(
+                "stopped: {mints} tokens minted, {releases} released, {} violations",
+                violations.len()
+            );
+            for violation in violations {
+                lines.push_str("\n  ");
+                lines.push_str(&violation);
+            }
+            lines
+        }
+        Output::Json => serde_json::json!({
+            "event": "stopped", "sessions": transcript.unreleased().count(), "mints": mints,
+            "releases": releases, "violations": violations,
+        })
+        .to_string(),
+    }
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()?;
+    Ok(())
 }
