@@ -195,7 +195,8 @@ impl Gate {
             .header(header::CONNECTION, "Upgrade")
             .header(header::SEC_WEBSOCKET_KEY, &key)
             .header(header::SEC_WEBSOCKET_VERSION, "13")
-            .header(header::ORIGIN, lease.host.to_string())
+            // Without the port where https implies it (RFC 6454 §6.1), as a browser sends it.
+            .header(header::ORIGIN, format!("https://{}", lease.host.authority()))
             .body(())
             .map_err(|error| malformed(&error))?;
         let upgraded = self.network.upgrade(wire, request).await;
