@@ -5,7 +5,7 @@ use bastide_core::{BastionHost, ResourceId, TargetKind};
 use serde_json::value::RawValue;
 
 use crate::client::Question;
-use crate::{Arm, Error, SubscriptionChoice, SubscriptionSources};
+use crate::{Arm, Error, SubscriptionSources};
 
 /// The words by which a user names a Bastion host.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +87,13 @@ impl Arm {
         let candidates = words.subscriptions.candidates();
         let mut failure = Error::NoSubscription;
         for choice in &candidates {
-            match self.bastion_in(choice, name, words.group.as_deref()).await {
+            let found = match self.subscription_id(choice).await {
+                Ok(subscription) => self.bastion_in(&subscription, name, words.group.as_deref()).await,
+                // Nowhere was looked: it is the subscription that is missing.
+                Err(error) if candidates.len() == 1 => return Err(error),
+                Err(error) => Err(error),
+            };
+            match found {
                 Ok(host) => return Ok(host),
                 // ARM forbids what does not exist to those who may not look: it may still be in the next one.
                 Err(error @ Error::Forbidden { .. }) => {
@@ -111,18 +117,17 @@ impl Arm {
 
     async fn bastion_in(
         &self,
-        choice: &SubscriptionChoice,
+        subscription: &str,
         name: &str,
         group: Option<&str>,
     ) -> Result<BastionHost, Error> {
-        let subscription = self.subscription_id(choice).await?;
         if let Some(group) = group {
             let id = ResourceId::parse(&format!(
                 "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Network/bastionHosts/{name}"
             ))?;
             return self.bastion_host(&id).await;
         }
-        let mut hosts = self.bastion_hosts(&subscription, None).await?;
+        let mut hosts = self.bastion_hosts(subscription, None).await?;
         hosts.retain(|host| host.id.name().eq_ignore_ascii_case(name));
         let what = named(name, None);
         if hosts.len() > 1 {
@@ -223,6 +228,18 @@ mod tests {
             )
         );
         assert_eq!(error.fault(), Fault::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_is_not_there_is_not_looked_in() {
+        let script = Script::start(vec![Reply::json(200, r#"{"value":[]}"#)]).await;
+        let words = BastionName {
+            subscriptions: SubscriptionSources { flag: Some("Mine".into()), ..SubscriptionSources::default() },
+            ..words("b", Some("g"))
+        };
+        let error = script.arm().find_bastion(&words).await.unwrap_err();
+        assert_eq!(error.to_string(), "subscription 'Mine' was not found");
+        assert!(error.hint().unwrap().contains("az account list"));
     }
 
     #[tokio::test]

@@ -149,6 +149,11 @@ impl Error {
                 ),
                 None => "Reader on the Bastion host, the VM and its network interface is needed".into(),
             },
+            // A name that is in the list of subscriptions of no sign-in.
+            Error::NotFound { answer: None, looked_in, .. } if looked_in.is_empty() => {
+                "`az account list -o table` shows names and ids; one of another tenant is named by its id, or by its \
+                 name and --tenant".into()
+            }
             Error::NotFound { answer, .. } => not_found_hint(answer.as_deref()),
             Error::Throttled { answer, .. } => match answer.retry_after {
                 Some(wait) => format!("try again in {} s", wait.as_secs()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use bastide_core::ResourceId;
+use bastide_core::{Cloud, ResourceId};
 use serde::Deserialize;
 
 use crate::client::Question;
@@ -200,8 +200,14 @@ fn azure_cli_default(profile: &[u8], cloud: &str) -> Option<String> {
     let profile: Profile = serde_json::from_slice(profile)
         .inspect_err(|error| tracing::debug!(%error, "the Azure CLI's profile cannot be read"))
         .ok()?;
+    // Built-in clouds have one name everywhere; any other is registered by `az cloud register` under a name that
+    // only its user knows.
+    let is_built_in = |name: &str| Cloud::by_name(name).is_some();
+    let named_alike = |name: &str| {
+        if is_built_in(cloud) { name.eq_ignore_ascii_case(cloud) } else { !is_built_in(name) }
+    };
     let here = |entry: &Entry| {
-        entry.environment_name.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(cloud))
+        entry.environment_name.as_deref().is_none_or(named_alike)
             // `az login --allow-no-subscriptions` puts a tenant there as if it were a subscription.
             && entry.tenant_id.as_deref() != Some(&entry.id)
     };
@@ -310,6 +316,22 @@ mod tests {
         {
             assert!(!is_guid(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_cloud_of_ones_own_has_the_name_that_its_user_gave() {
+        let check = |registered: &str, cloud: &str, expected: Option<&str>| {
+            let profile = format!(
+                r#"{{"subscriptions":[{{"id":"s","isDefault":true,"tenantId":"t","environmentName":"{registered}"}}]}}"#
+            );
+            let found = azure_cli_default(profile.as_bytes(), cloud);
+            assert_eq!(found.as_deref(), expected, "{registered} {cloud}");
+        };
+        check("AzureCloud", "azurecloud", Some("s"));
+        check("AzureChinaCloud", "AzureCloud", None);
+        check("stack", "AzureCloud", None);
+        check("stack", "https://localhost:1", Some("s"));
+        check("AzureCloud", "https://localhost:1", None);
     }
 
     proptest! {

@@ -41,6 +41,12 @@ pub enum Distrust {
         /// Who signed the last certificate of the chain.
         authority: String,
     },
+    /// Signed by somebody who has the name of an authority that this machine trusts, and another key.
+    #[error("it is signed by another '{authority}' than the one that this machine trusts")]
+    OtherAuthority {
+        /// Who signed the last certificate of the chain.
+        authority: String,
+    },
     /// It vouches for itself.
     #[error("it is signed by nobody but itself")]
     SelfSigned,
@@ -156,6 +162,10 @@ impl Distrust {
                 }
                 _ => Distrust::SelfSigned,
             },
+            CertificateError::BadSignature => match chain.top() {
+                Some(top) => Distrust::OtherAuthority { authority: top.issuer.clone() },
+                None => Distrust::Other(error.to_string()),
+            },
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 // Days in this form sort as text. The first that is over, or expires today.
                 let expired = chain.certificates.iter().find(|certificate| certificate.not_after <= today);
@@ -190,6 +200,12 @@ impl Distrust {
                 return format!(
                     "if your company's proxy opens TLS connections, add its root '{authority}' with \
                      --ca-bundle FILE (PEM); otherwise somebody is listening in"
+                );
+            }
+            Distrust::OtherAuthority { authority } => {
+                return format!(
+                    "if '{authority}' was made anew, add its new certificate with --ca-bundle FILE (PEM); otherwise \
+                     somebody is listening in"
                 );
             }
             Distrust::SelfSigned => {

@@ -1,7 +1,7 @@
 //! From nothing to a connection: name, TCP, proxy, TLS, with one deadline over all of it. Leaves out
 //! what is said over the connection, but for the `CONNECT` to a proxy.
 
-use std::future::{self, Future};
+use std::future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use http::{Method, Request, StatusCode, Uri, header};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tower_service::Service;
 
+use crate::deadline::Deadline;
 use crate::error::{self, Credentials, Step};
 use crate::options::Keepalive;
 use crate::origin::Scheme;
@@ -158,30 +158,6 @@ fn scheme(challenge: &str) -> Option<String> {
     (token && (1..=MAX_SCHEME).contains(&scheme.len())).then(|| scheme.to_owned())
 }
 
-/// One point in time over several steps.
-pub(crate) struct Deadline {
-    at: Instant,
-    limit: Duration,
-}
-
-impl Deadline {
-    pub(crate) fn after(limit: Duration) -> Deadline {
-        Deadline { at: Instant::now() + limit.min(LONGEST), limit }
-    }
-
-    /// Gives `work` what is left of the time; its name and that of the peer go into the error.
-    pub(crate) async fn bound<T>(
-        &self,
-        step: Step,
-        peer: &str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        tokio::time::timeout_at(self.at, work)
-            .await
-            .unwrap_or_else(|_| Err(Error::Timeout { peer: peer.to_owned(), step, limit: self.limit }))
-    }
-}
-
 /// The addresses of an origin. Names below `localhost` lead to loopback without anybody being asked
 /// (RFC 6761 §6.3); every other name is the operating system's to resolve, on a thread of tokio's
 /// blocking pool that ends when the system's resolver does.
@@ -224,9 +200,6 @@ impl Service<Name> for Resolved {
 /// How long the preferred address family is ahead of the other (RFC 8305 §8, "Connection Attempt
 /// Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
-
-/// A deadline further off is as good as none, and would overflow the clock.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Authentication schemes of a proxy that are shown, and the length of one: IANA knows 13, of up to
 /// 15 characters.

@@ -7,6 +7,7 @@
 //! Every wait ends: see [`Options`].
 
 mod chain;
+mod deadline;
 mod dial;
 mod error;
 mod http;
@@ -32,7 +33,8 @@ pub use crate::proxy::ProxyRules;
 pub use crate::upgrade::Upgrade;
 pub use crate::wire::Wire;
 
-use crate::dial::{Deadline, Dialer};
+use crate::deadline::Deadline;
+use crate::dial::Dialer;
 use crate::http::Pool;
 use crate::tls::Tls;
 

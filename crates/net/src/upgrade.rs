@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use crate::dial::Deadline;
+use crate::deadline::Deadline;
 use crate::error::{MAX_HEAD, Step};
 use crate::wire::Wire;
 use crate::{Error, Origin};

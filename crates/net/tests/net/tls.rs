@@ -50,6 +50,16 @@ async fn a_stranger_is_named_with_all_that_it_presented() {
 }
 
 #[tokio::test]
+async fn an_authority_that_was_made_anew_is_another_one() {
+    let (old, new) = (Authority::new("Contoso Root CA"), Authority::new("Contoso Root CA"));
+    let server = Server::tls(new.acceptor(|_| ()), echo).await;
+    let error = old.network().dial(&server.origin("https")).await.unwrap_err();
+    let Error::Certificate { distrust, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*distrust, Distrust::OtherAuthority { authority: "Contoso Root CA".to_owned() });
+    assert!(error.hint().unwrap().contains("its new certificate with --ca-bundle"), "{:?}", error.hint());
+}
+
+#[tokio::test]
 async fn expired_early_and_wrong_names_say_so() {
     let authority = Authority::new("Contoso Root CA");
 
