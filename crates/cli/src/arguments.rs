@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bastide::{Credential, ForwardSpec};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// A native client for Azure Bastion.
 #[derive(Debug, Parser)]
@@ -13,13 +14,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "bastide",
     version,
     infer_long_args = true,
-    arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Everything that works after `az network bastion` works after `bastide`."
 )]
 pub(crate) struct Arguments {
+    /// Optional for clap alone, whose complaint about a missing one would list the hidden ones too.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) global: Global,
 }
@@ -62,8 +63,12 @@ In ~/.ssh/config:
       HostKeyAlias web-01.bastion
       ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
 
+const NETWORK: &str = "Network";
+const OUTPUT: &str = "Output";
+
 /// Flags that every command has.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Azure")]
 pub(crate) struct Global {
     /// AzureCloud, AzureUSGovernment, AzureChinaCloud, or the https:// address of a resource manager
     #[arg(long, global = true, env = "BASTIDE_CLOUD", default_value = "AzureCloud", hide_env_values = true)]
@@ -78,22 +83,22 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// PEM file with certificates to trust besides the system's
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = NETWORK)]
     pub(crate) ca_bundle: Vec<PathBuf>,
     /// HTTP proxy, as http://[user:password@]host:port; HTTPS_PROXY and NO_PROXY where left out
-    #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "URL", help_heading = NETWORK)]
     pub(crate) proxy: Option<String>,
     /// What standard output carries
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text, help_heading = OUTPUT)]
     pub(crate) output: Output,
     /// Say more; twice, for searching faults
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub(crate) verbose: u8,
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = OUTPUT)]
     pub(crate) quiet: bool,
     /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, help_heading = OUTPUT)]
     pub(crate) color: Color,
 }
 
@@ -112,9 +117,10 @@ pub(crate) enum Color {
 
 /// Which Bastion host and which VM.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Bastion host and VM")]
 pub(crate) struct Place {
     /// A resource id or a private address; the same as --target-resource-id and --target-ip-address
-    #[arg(value_name = "TARGET", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
+    #[arg(value_name = "TARGET", help_heading = "Arguments", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
     pub(crate) target: Option<String>,
     /// The Bastion host: its name, or its whole resource id
     #[arg(short, long, value_name = "BASTION")]
@@ -135,6 +141,7 @@ pub(crate) struct Place {
 
 /// How connections behave.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connections")]
 pub(crate) struct Behaviour {
     /// Life of the tunnel in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -180,6 +187,16 @@ impl std::fmt::Display for Keepalive {
 pub(crate) struct Tunnel {
     #[command(flatten)]
     pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) local: LocalSide,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+}
+
+/// The ports of both ends.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ports")]
+pub(crate) struct LocalSide {
     /// The VM's port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), required_unless_present = "forward")]
     pub(crate) resource_port: Option<u16>,
@@ -195,14 +212,25 @@ pub(crate) struct Tunnel {
     /// Serve other users of this machine too
     #[arg(long)]
     pub(crate) allow_other_users: bool,
-    #[command(flatten)]
-    pub(crate) behaviour: Behaviour,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Ssh {
     #[command(flatten)]
     pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) sign_in: SignIn,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+    /// For ssh: options, or a command for the VM
+    #[arg(last = true, value_name = "SSH-ARGS", help_heading = "Arguments")]
+    pub(crate) ssh_args: Vec<std::ffi::OsString>,
+}
+
+/// Who signs in to the VM, and to which port.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "SSH")]
+pub(crate) struct SignIn {
     /// The VM's SSH port
     #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) resource_port: u16,
@@ -218,11 +246,6 @@ pub(crate) struct Ssh {
     /// How the VM's host key is checked; known ones are kept by the VM's identity
     #[arg(long, value_enum, value_name = "HOW", default_value_t = HostKeyCheck::AcceptNew)]
     pub(crate) host_key_check: HostKeyCheck,
-    #[command(flatten)]
-    pub(crate) behaviour: Behaviour,
-    /// For ssh: options, or a command for the VM
-    #[arg(last = true, value_name = "SSH-ARGS")]
-    pub(crate) ssh_args: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -251,7 +274,7 @@ pub(crate) struct Proxy {
     #[command(flatten)]
     pub(crate) place: Place,
     /// The VM's port
-    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Bastion host and VM")]
     pub(crate) resource_port: u16,
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
@@ -259,8 +282,14 @@ pub(crate) struct Proxy {
 
 impl Arguments {
     /// The process's own arguments; prints help, version or a usage error and exits where that is asked for.
-    pub(crate) fn of_process() -> Self {
-        Self::parse_from(without_az_prefix(std::env::args_os()))
+    pub(crate) fn of_process() -> (Command, Global) {
+        let Self { command, global } = Self::parse_from(without_az_prefix(std::env::args_os()));
+        let Some(command) = command else {
+            Self::command()
+                .error(ErrorKind::MissingSubcommand, "no command is named; see `bastide --help`")
+                .exit();
+        };
+        (command, global)
     }
 }
 
@@ -280,7 +309,6 @@ fn without_az_prefix(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         let words = line.split_whitespace().map(std::ffi::OsString::from);
@@ -311,7 +339,7 @@ mod tests {
     #[test]
     fn wrong_use_is_seen() {
         for line in [
-            "bastide",
+            "bastide fly",
             "bastide tunnel -n b -g g --target-resource-id /s",
             "bastide tunnel -n b -g g --target-resource-id /s --resource-port 0",
             "bastide tunnel -n b -g g --target-resource-id /s --resource-port 22 --port 70000",

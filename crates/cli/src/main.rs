@@ -18,7 +18,7 @@ use exit::Exit;
 use report::Reporter;
 
 fn main() -> std::process::ExitCode {
-    let Arguments { command, global } = Arguments::of_process();
+    let (command, global) = Arguments::of_process();
     let reporter = Reporter::new(&global);
     let result = match command {
         Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),

@@ -40,7 +40,7 @@ pub(crate) fn find(program: &str) -> Result<PathBuf, Failure> {
 /// # Errors
 /// Usage, for each thing that OpenSSH would stumble over later.
 pub(crate) fn check_sign_in(ssh: &Ssh) -> Result<(), Failure> {
-    match (ssh.auth_type, &ssh.ssh_key) {
+    match (ssh.sign_in.auth_type, &ssh.sign_in.ssh_key) {
         (Some(AuthType::Aad), _) => {
             return Err(Failure::usage(
                 "signing in to the VM with Entra ID (--auth-type AAD) comes with a later version",
@@ -121,24 +121,25 @@ pub(crate) fn arguments(
         }
         Way::Carry(command) => option("ProxyCommand", &shell_words(command)),
     }
-    match ssh.host_key_check {
+    match ssh.sign_in.host_key_check {
         HostKeyCheck::Off => {
             option("StrictHostKeyChecking", "no".as_ref());
             option("UserKnownHostsFile", "/dev/null".as_ref());
         }
         HostKeyCheck::Strict | HostKeyCheck::AcceptNew => {
-            let strict = if ssh.host_key_check == HostKeyCheck::Strict { "yes" } else { "accept-new" };
+            let strict =
+                if ssh.sign_in.host_key_check == HostKeyCheck::Strict { "yes" } else { "accept-new" };
             option("StrictHostKeyChecking", strict.as_ref());
             option("HostKeyAlias", host_key_alias.as_ref());
             option("UserKnownHostsFile", &config_path(known_hosts));
         }
     }
-    match ssh.auth_type {
+    match ssh.sign_in.auth_type {
         // A named key is the key: further ones of the agent only use up the server's patience.
         Some(AuthType::SshKey) => {
             option("PreferredAuthentications", "publickey".as_ref());
             option("PasswordAuthentication", "no".as_ref());
-            if ssh.ssh_key.is_some() {
+            if ssh.sign_in.ssh_key.is_some() {
                 option("IdentitiesOnly", "yes".as_ref());
             }
         }
@@ -148,10 +149,10 @@ pub(crate) fn arguments(
         }
         Some(AuthType::Aad) | None => {}
     }
-    if let Some(key) = &ssh.ssh_key {
+    if let Some(key) = &ssh.sign_in.ssh_key {
         words.extend(["-i".into(), key.into()]);
     }
-    if let Some(user) = &ssh.username {
+    if let Some(user) = &ssh.sign_in.username {
         words.extend(["-l".into(), user.into()]);
     }
     words.push(host.into());

@@ -40,7 +40,7 @@ async fn session(
     let opening = async {
         let client = setup::client(global, &ssh.place, &ssh.behaviour).await?;
         let host = client.bastion_host(&bastion, &target).await?;
-        let plan = host.plan(&target, ssh.resource_port)?;
+        let plan = host.plan(&target, ssh.sign_in.resource_port)?;
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
@@ -121,7 +121,7 @@ impl Session<'_> {
             self.global,
             &self.ssh.place,
             &self.ssh.behaviour,
-            self.ssh.resource_port,
+            self.ssh.sign_in.resource_port,
         ));
         let mut child = self.spawn(&Way::Carry(command))?;
         wait(&mut child, signals).await

@@ -31,7 +31,7 @@ async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporte
         () = stop.cancelled() => return Ok(signals.received().map_or(Exit::Done, Exit::Signal)),
     };
     let options = TunnelOptions {
-        peers: if arguments.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser },
+        peers: if arguments.local.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser },
         ..setup::tunnel_options(&arguments.behaviour)
     };
     let Stopped { cause, leaked } = Tunnel::new(forwards, options).run(stop).await;
@@ -54,14 +54,15 @@ async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporte
 
 /// The endpoints asked for, and the VM's port behind each.
 fn wanted(arguments: &arguments::Tunnel) -> Result<Vec<(Endpoint, u16)>, Failure> {
-    let first = arguments.resource_port.map(|resource_port| {
-        let address = SocketAddr::new(arguments.bind, arguments.port.unwrap_or(0));
+    let first = arguments.local.resource_port.map(|resource_port| {
+        let address = SocketAddr::new(arguments.local.bind, arguments.local.port.unwrap_or(0));
         (Endpoint::Tcp(address), resource_port)
     });
-    let further = arguments.forward.iter().map(|spec| (spec.endpoint(arguments.bind), spec.remote_port));
+    let further =
+        arguments.local.forward.iter().map(|spec| (spec.endpoint(arguments.local.bind), spec.remote_port));
     let all: Vec<_> = first.into_iter().chain(further).collect();
     match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
-        Some((endpoint, _)) if !arguments.allow_other_users => Err(Failure::usage(
+        Some((endpoint, _)) if !arguments.local.allow_other_users => Err(Failure::usage(
             format!("{endpoint} can be reached from other machines"),
             "everybody there could use the tunnel: if that is meant, say --allow-other-users",
         )),
