@@ -20,6 +20,7 @@ use report::Reporter;
 fn main() -> std::process::ExitCode {
     let (command, global) = Arguments::of_process();
     let reporter = Reporter::new(&global);
+    report::own_faults();
     let result = match command {
         Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),
         Command::Ssh(ssh) => ssh::run(&global, ssh, &reporter),

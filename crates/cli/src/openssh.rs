@@ -3,6 +3,7 @@
 //! running it.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,7 @@ pub(crate) fn arguments(
         }
         Way::Carry(command) => option("ProxyCommand", &shell_words(command)),
     }
+    option("HostName", connection_name(host, host_key_alias).as_ref());
     match ssh.sign_in.host_key_check {
         HostKeyCheck::Off => {
             option("StrictHostKeyChecking", "no".as_ref());
@@ -169,6 +171,15 @@ pub(crate) fn lives_on(output: &str) -> bool {
     let master = matches!(value("controlmaster"), "auto" | "autoask" | "yes" | "ask" | "true");
     let persists = !matches!(value("controlpersist"), "" | "no" | "false");
     master && persists || value("forkafterauthentication") == "yes"
+}
+
+/// What `%h` and `%C` in the user's `ControlPath` stand for: not the VM's name alone, or two VMs of one name in
+/// different groups would share a master, and with it one of the two VMs. Short, because a socket's path has 108 bytes
+/// (unix(7)). `Host` lines still match the name.
+fn connection_name(host: &str, host_key_alias: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(host_key_alias.as_bytes());
+    format!("{host}-{:016x}", hasher.finish())
 }
 
 fn is_option(word: &OsStr) -> bool {

@@ -175,6 +175,17 @@ impl Reporter {
     }
 }
 
+/// A bug of ours is said in words too, with the place that a report needs. The connection that met it ends; its token
+/// is released and the others go on.
+pub(crate) fn own_faults() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let what = panic.payload_as_str().unwrap_or("no message");
+        line(&format!("error: a fault of bastide itself, at {place}: {what}"));
+        line("hint: please report it with this line and what you did");
+    }));
+}
+
 fn line(words: &str) {
     // Nobody is left to tell that standard error is gone.
     drop(writeln!(anstream::stderr().lock(), "{words}"));
