@@ -2,16 +2,19 @@
 //! connect.
 
 use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::outbox::BATCH;
+
 /// What a connection carries bytes for.
 ///
 /// The one thing that [`AsyncRead`] lacks is reading into several places at once, and the frames of a batch are
-/// several places. Where a type can't, the default reads into the first.
+/// several places. Where a type can't, the default reads once and copies.
 pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
     /// Reads into `slots`, in order; 0 is the end. Ready with what there is, as `readv(2)`.
     fn poll_read_slots(
@@ -19,7 +22,7 @@ pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        read_first(self, context, slots)
+        read_and_spread(self, context, slots)
     }
 }
 
@@ -109,15 +112,23 @@ impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Halves<R, W> {
     }
 }
 
-fn read_first<L: AsyncRead + ?Sized>(
+/// One read for all slots: for standard input, each is a trip to another thread.
+fn read_and_spread<L: AsyncRead + ?Sized>(
     local: Pin<&mut L>,
     context: &mut Context<'_>,
     slots: &mut [IoSliceMut<'_>],
 ) -> Poll<io::Result<usize>> {
-    let Some(first) = slots.first_mut() else {
-        return Poll::Ready(Ok(0));
-    };
-    let mut buffer = ReadBuf::new(first);
+    let room: usize = slots.iter().map(|slot| slot.len()).sum();
+    let mut scratch = [MaybeUninit::uninit(); BATCH];
+    let mut buffer = ReadBuf::uninit(scratch.get_mut(..room.min(BATCH)).unwrap_or_default());
     ready!(local.poll_read(context, &mut buffer))?;
+    let mut rest = buffer.filled();
+    for slot in slots {
+        let (now, later) = rest.split_at(rest.len().min(slot.len()));
+        if let Some(place) = slot.get_mut(..now.len()) {
+            place.copy_from_slice(now);
+        }
+        rest = later;
+    }
     Poll::Ready(Ok(buffer.filled().len()))
 }

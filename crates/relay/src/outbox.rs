@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Payload bytes gathered before a write: 16 frames of 4,096 bytes, one TLS write (design.md §2).
-const BATCH: usize = 64 * 1024;
+pub(crate) const BATCH: usize = 64 * 1024;
 
 /// More slots than this make `readv` slower, not faster.
 const MOST_SLOTS: usize = 64;

@@ -172,7 +172,7 @@ async fn a_service_that_never_reads_stops_the_local_side() {
     };
     let ((end, session), accepted) = tokio::join!(run(OPTIONS, near, wire, &stop), program);
     assert_eq!(end, End::Stopped);
-    // One batch of a duplex is one slot.
+    // One batch, what the duplex holds, and the write that was cut.
     assert!(accepted <= 64 * 1024 + 3000, "{accepted} bytes");
     assert!(session.sent() <= accepted as u64 + 1000);
     drop(far);
@@ -485,4 +485,72 @@ async fn a_wire_that_fails_to_flush_or_to_write_is_noticed() {
         assert!(matches!(end, End::Broken(_)), "{end:?}");
         assert_eq!(started.elapsed().as_secs(), 5, "the service had its time to say what it had to say");
     }
+}
+
+/// A wire that takes everything at once and is over when it has so many bytes. It wakes nobody.
+struct Bottomless(usize);
+
+impl AsyncRead for Bottomless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.0 == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl AsyncWrite for Bottomless {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0 = self.0.saturating_sub(bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_bounded_and_followed_by_the_next() {
+    let stop = CancellationToken::new();
+    let bytes = noise(4 * 1024 * 1024);
+    let near = Halves { reader: bytes.as_slice(), writer: Vec::new() };
+    // A header of 8 bytes for each 4,096.
+    let wire = Bottomless(bytes.len() + bytes.len() / 4096 * 8);
+    let carried = run(OPTIONS, near, wire, &stop);
+    let mut carried = pin!(timeout(Duration::from_secs(3600), carried));
+    let mut turns = 0;
+    let (end, session) = poll_fn(|context| {
+        turns += 1;
+        carried.as_mut().poll(context)
+    })
+    .await
+    .expect("nobody but the pump itself wakes it");
+    assert_eq!((end, session.sent()), (End::Eof, bytes.len() as u64));
+    // 16 frames in each step, and a turn that finds the end.
+    assert_eq!(turns, bytes.len() / (STEPS_A_TURN * 64 * 1024) + 1, "turns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_local_side_buffers_is_flushed() {
+    let (mut local, near) = duplex(1000);
+    let (wire, far) = duplex(1000);
+    let stop = CancellationToken::new();
+    let (reader, writer) = split(near);
+    let near = Halves { reader, writer: tokio::io::BufWriter::new(writer) };
+    let service = async {
+        let mut socket = judge(far).await;
+        socket.send(Message::Binary(Bytes::from_static(b"login: "))).await.unwrap();
+        socket.next().await
+    };
+    let program = async {
+        let mut prompt = [0; 7];
+        timeout(Duration::from_secs(1), local.read_exact(&mut prompt)).await.expect("it comes").unwrap();
+        stop.cancel();
+        local.shutdown().await.unwrap();
+        prompt
+    };
+    let ((end, _), prompt, _) = tokio::join!(run(OPTIONS, near, wire, &stop), program, service);
+    assert_eq!((end, &prompt), (End::Stopped, b"login: "));
 }
