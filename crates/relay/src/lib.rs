@@ -28,3 +28,9 @@ pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Says to the service who asks.
 const USER_AGENT: &str = concat!("bastide/", env!("CARGO_PKG_VERSION"));
+
+/// A moment for tests to count from: fed instants need one, and the session's own files read no clock.
+#[cfg(test)]
+fn any_instant() -> std::time::Instant {
+    std::time::Instant::now()
+}

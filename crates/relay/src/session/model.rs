@@ -265,7 +265,7 @@ proptest! {
             ping: Ping::WhenIdle,
             linger: Duration::from_secs(10),
         };
-        let now = Instant::now();
+        let now = crate::any_instant();
         let mut model = Model {
             session: Session::new(options, [5; 32], Replay::default(), now),
             now,

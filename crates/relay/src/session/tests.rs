@@ -31,7 +31,7 @@ impl Bench {
     }
 
     pub(super) fn again(options: SessionOptions, replay: Replay) -> Self {
-        let start = Instant::now();
+        let start = crate::any_instant();
         let session = Session::new(options, [3; 32], replay, start);
         Self { session, start, frames: Vec::new(), partial: Vec::new(), local: Vec::new() }
     }
