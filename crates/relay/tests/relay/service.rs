@@ -221,7 +221,6 @@ async fn run(vm: Vm, mut stream: BufReader<TlsStream<TcpStream>>) {
             }
         }
     }
-    // Reads on until the other side is gone, so that nothing it sends makes a reset.
 }
 
 async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, asks: &Mutex<Vec<Ask>>) -> Option<Ask> {
