@@ -1,0 +1,132 @@
+//! An interactive session in a terminal that is one: tmux draws it, types into it and resizes it. It leaves out
+//! sessions without a person in front of them.
+
+use std::path::{Path, PathBuf};
+
+use bastide_tests::{Lab, Program};
+
+use crate::site::Site;
+
+/// A tmux server of its own with one window. Gone when dropped.
+struct Terminal<'a> {
+    lab: &'a Lab,
+    socket: PathBuf,
+}
+
+impl<'a> Terminal<'a> {
+    /// A window of 80 by 24 that runs `command`.
+    fn open(lab: &'a Lab, command: &str) -> Self {
+        let terminal = Self { lab, socket: lab.home().join("tmux") };
+        let size = ["-x", "80", "-y", "24"];
+        terminal.tmux().args(["new-session", "-d"]).args(size).arg(command).run().expect_code(0);
+        terminal
+    }
+
+    /// Types keys, by tmux's names of them.
+    fn types(&self, keys: &[&str]) {
+        self.tmux().arg("send-keys").args(keys).run().expect_code(0);
+    }
+
+    fn resize(&self, columns: &str, rows: &str) {
+        self.tmux().args(["resize-window", "-x", columns, "-y", rows]).run().expect_code(0);
+    }
+
+    fn tmux(&self) -> Program {
+        self.lab.program("tmux").arg("-S").arg(&self.socket).args(["-f", "/dev/null"])
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        // It ends by itself with its last window.
+        drop(self.tmux().arg("kill-server").run());
+    }
+}
+
+/// What a program in the terminal says past the screen, which would have to be watched: a named pipe.
+struct Notes(PathBuf);
+
+impl Notes {
+    fn new(lab: &Lab) -> Self {
+        let path = lab.home().join("notes");
+        lab.program("mkfifo").arg(&path).run().expect_code(0);
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Waits for the next writer, and what it has to say.
+    fn next(&self, lab: &Lab) -> String {
+        lab.program("cat").arg(&self.0).run().expect_code(0).text().trim().to_owned()
+    }
+}
+
+#[test]
+fn a_shell_in_a_terminal() {
+    let site = Site::new();
+    let lab = &site.lab;
+    let notes = Notes::new(lab);
+    let note = notes.path().display();
+    let key = site.sshd.key();
+    let command = format!(
+        "bastide ssh --name bastion --resource-group demo --target-resource-id '{}' --auth-type ssh-key --username '{}' \
+         --ssh-key '{}' -- -F none; {{ echo \"status $?\"; stty -a; }} > '{note}'",
+        site.target(),
+        site.sshd.user(),
+        key.display(),
+    );
+    let terminal = Terminal::open(lab, &command);
+
+    // A terminal of the size of the window.
+    terminal.types(&["exec sh", "Enter"]);
+    terminal.types(&[&format!("{{ tty; stty size; }} > '{note}'"), "Enter"]);
+    let said = notes.next(lab);
+    assert!(said.starts_with("/dev/pts/") && said.ends_with("\n24 80"), "{said}");
+
+    // It follows the window.
+    terminal.types(&[
+        &format!("until [ \"$(stty size)\" = '30 100' ]; do :; done; echo resized > '{note}'"),
+        "Enter",
+    ]);
+    terminal.resize("100", "30");
+    assert_eq!(notes.next(lab), "resized");
+
+    // Ctrl-C belongs to the program on the VM.
+    let wait = format!("trap 'echo interrupted > \"{note}\"' INT; echo ready > '{note}'; read line");
+    terminal.types(&[&wait, "Enter"]);
+    assert_eq!(notes.next(lab), "ready");
+    terminal.types(&["C-c"]);
+    assert_eq!(notes.next(lab), "interrupted");
+
+    // The status comes through, and the terminal is as it was.
+    terminal.types(&["exit 7", "Enter"]);
+    let said = notes.next(lab);
+    assert!(said.starts_with("status 7\n"), "{said}");
+    for mode in ["icanon", "echo", "isig", "opost"] {
+        assert!(said.split_whitespace().any(|word| word == mode), "{mode}: {said}");
+    }
+    assert_eq!(lab.transcript().mints(), 1);
+}
+
+#[test]
+fn the_escape_character_ends_the_session() {
+    let site = Site::new();
+    let lab = &site.lab;
+    let notes = Notes::new(lab);
+    let note = notes.path().display();
+    let command = format!(
+        "bastide ssh --name bastion --resource-group demo --target-resource-id '{}' --auth-type ssh-key --username '{}' \
+         --ssh-key '{}' -- -F none; echo \"status $?\" > '{note}'",
+        site.target(),
+        site.sshd.user(),
+        site.sshd.key().display(),
+    );
+    let terminal = Terminal::open(lab, &command);
+    terminal.types(&["exec sh", "Enter"]);
+    terminal.types(&[&format!("echo ready > '{note}'"), "Enter"]);
+    assert_eq!(notes.next(lab), "ready");
+    terminal.types(&["Enter", "~", "."]);
+    assert_eq!(notes.next(lab), "status 255");
+}
