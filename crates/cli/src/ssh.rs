@@ -94,18 +94,17 @@ impl Session<'_> {
         let way = Way::HandOver(vec![own_program()?, "hand-over".into(), socket.into()]);
         let mut child = self.spawn(&way)?;
         let mut ended = std::pin::pin!(wait(&mut child, signals));
-        tokio::select! {
+        let (exit, Stopped { cause, .. }) = tokio::select! {
             exit = &mut ended => {
                 stop.cancel();
-                tunnel.await;
-                exit
+                (exit, tunnel.await)
             }
-            Stopped { cause, .. } = &mut tunnel => {
-                // A time limit: OpenSSH sees the connection end and follows.
-                let exit = ended.await?;
-                Ok(if cause == StopCause::Asked { exit } else { Exit::Failed(Fault::Timeout) })
-            }
-        }
+            // OpenSSH sees the connection end and follows.
+            stopped = &mut tunnel => (ended.await, stopped),
+        };
+        let exit = exit?;
+        // OpenSSH may be the faster one to end after a time limit: the reason is still the limit.
+        Ok(if cause == StopCause::Asked { exit } else { Exit::Failed(Fault::Timeout) })
     }
 
     /// Without descriptor passing the connection lives in a process of its own.
