@@ -61,7 +61,7 @@ pub enum Error {
     #[error("the answer to the WebSocket upgrade has a wrong Sec-WebSocket-Accept")]
     Accept,
     /// Every attempt was closed before the VM had said anything.
-    #[error("port {port} of '{target}' was closed before anything came back ({attempts} attempts)")]
+    #[error("port {port} of '{target}' was closed before anything came back ({})", counted(*attempts))]
     PortClosed {
         /// The target's name.
         target: String,
@@ -71,7 +71,7 @@ pub enum Error {
         attempts: u32,
     },
     /// The service failed every attempt.
-    #[error("no working connection to '{target}' after {attempts} attempts: {end}")]
+    #[error("no working connection to '{target}' after {}: {end}", counted(*attempts))]
     Sick {
         /// The target's name.
         target: String,
@@ -161,6 +161,10 @@ impl Error {
 /// The answer that the service gives for many causes (peers.md F1, F2).
 pub(crate) fn is_catch_all(message: &str) -> bool {
     message.to_ascii_lowercase().contains("unexpected internal error")
+}
+
+fn counted(attempts: u32) -> String {
+    if attempts == 1 { "1 attempt".into() } else { format!("{attempts} attempts") }
 }
 
 fn said(message: Option<&str>) -> String {
