@@ -8,7 +8,7 @@ use bastide_emulator::{Emulator, Options, Scenario, Transcript};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{Outcome, Program};
+use crate::{Outcome, Program, Tunnel};
 
 /// The subscription of the emulator's default scenario.
 pub const SUBSCRIPTION: &str = "22222222-2222-4222-8222-222222222222";
@@ -35,6 +35,14 @@ impl Lab {
     /// With sections of a scenario (see `scenario.example.toml` of the emulator); what is left out is the default.
     pub fn with(toml: &str) -> Self {
         Self::with_scenario(Scenario::parse(toml).unwrap())
+    }
+
+    /// With one VM, `box` at 10.0.0.4, and what answers on its ports, in the words of a scenario.
+    pub fn with_box(ports: &str) -> Self {
+        let private_ip = "10.0.0.4";
+        Self::with(&format!(
+            "[[virtual_machines]]\nname = \"box\"\nprivate_ip = \"{private_ip}\"\nports = {{ {ports} }}\n"
+        ))
     }
 
     fn with_scenario(scenario: Scenario) -> Self {
@@ -71,6 +79,11 @@ impl Lab {
         let limit = Duration::from_secs(60);
         let waiting = async { tokio::time::timeout(limit, self.emulator().wait_for(condition)).await };
         assert!(self.runtime.block_on(waiting).is_ok(), "never so: {:#?}", self.transcript());
+    }
+
+    /// Waits until every token that was minted has been given back: what runs in the background may still be at it.
+    pub fn wait_for_releases(&self) {
+        self.wait_for(|transcript| transcript.unreleased().next().is_none());
     }
 
     /// The user's home folder.
@@ -116,9 +129,14 @@ impl Lab {
         found.unwrap_or_else(|| panic!("the emulator exports no {name}")).1
     }
 
-    /// `bastide` with the emulator's environment and these words.
+    /// `bastide` with the emulator's environment and these words, where `{vm}` stands for the id of `web-01`.
     pub fn bastide(&self, line: &str) -> Program {
-        self.program(binary("bastide")).words(line)
+        self.program(binary("bastide")).words(&self.words(line))
+    }
+
+    /// The line with `{vm}` filled in.
+    pub(crate) fn words(&self, line: &str) -> String {
+        line.replace("{vm}", &self.vm("web-01"))
     }
 
     /// Any program with the emulator's environment and the lab's home, and `bastide` on its `PATH`.
@@ -134,6 +152,15 @@ impl Lab {
             program = program.env(name, value);
         }
         program.env("BASTIDE_IMDS_ENDPOINT", "https://localhost:9").folder(self.home())
+    }
+
+    /// Opens a tunnel on a free local port.
+    pub fn tunnel(&self, target: &str, resource_port: u16) -> Tunnel {
+        let command = self
+            .bastide("tunnel --name bastion --resource-group demo")
+            .args(["--target-resource-id", target])
+            .args(["--resource-port", &resource_port.to_string()]);
+        Tunnel::start(command)
     }
 
     /// Runs `bastide ssh` as the built-in server's user with its key, and a command for the VM.
@@ -184,7 +211,7 @@ fn short_folder() -> TempDir {
 }
 
 /// A program of the workspace: Cargo puts it two folders above the test.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());

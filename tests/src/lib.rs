@@ -9,8 +9,17 @@
 
 mod lab;
 mod program;
+mod service;
 mod sshd;
+mod stranger;
+mod tinyproxy;
+mod tunnel;
 
+use lab::binary;
 pub use lab::{GROUP, Lab, SUBSCRIPTION};
 pub use program::{Outcome, Program, Running};
+pub use service::{Service, free_port};
 pub use sshd::Sshd;
+pub use stranger::Stranger;
+pub use tinyproxy::Tinyproxy;
+pub use tunnel::Tunnel;

@@ -31,8 +31,13 @@ pub(crate) const TESTS: &[Need] = &[
     need("ssh-keygen", "openssh-client"),
     need("sshd", "openssh-server"),
     need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
+    need("ssh-agent", "openssh-client"),
     need("rsync", "rsync"),
+    need("tmux", "tmux"),
+    need("git", "git"),
     need("tinyproxy", "tinyproxy"),
+    need("curl", "curl"),
+    need("setpriv", "util-linux"),
 ];
 
 /// Fails with the command to type when a program is missing.
@@ -121,8 +126,8 @@ mod tests {
 
     #[test]
     fn names_each_missing_package_once() {
-        let packages = missing(TESTS, |program| matches!(program, "rsync" | "scp"));
-        assert_eq!(packages, ["openssh-client", "openssh-server", "openssh-sftp-server", "tinyproxy"]);
+        let needs = [need("ssh", "client"), need("scp", "client"), need("sftp", "client"), need("git", "git")];
+        assert_eq!(missing(&needs, |program| program == "scp"), ["client", "git"]);
         assert!(missing(TESTS, |_| true).is_empty());
         assert_eq!(
             install_line(&["rsync", "tinyproxy"]),
