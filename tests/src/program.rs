@@ -162,7 +162,7 @@ impl Running {
                 panic!("{}: ended without the event '{name}': {stderr}", self.name);
             }
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
-            if event["event"] == name {
+            if event.get("event").is_some_and(|event| event == name) {
                 return event;
             }
         }

@@ -19,7 +19,7 @@ pub(crate) fn test(filter: &[&str]) -> Result<()> {
     summed_up(|steps| if filter.is_empty() { everything(&root, steps) } else { tests(&root, steps, filter) })
 }
 
-/// [`test`], then what changes only when the dependencies do.
+/// [`test()`], then what changes only when the dependencies do.
 pub(crate) fn ci() -> Result<()> {
     let root = cargo::root()?;
     summed_up(|steps| {

@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn names_each_missing_package_once() {
-        let needs = [need("ssh", "client"), need("scp", "client"), need("sftp", "client"), need("git", "git")];
+        let needs =
+            [need("ssh", "client"), need("scp", "client"), need("sftp", "client"), need("git", "git")];
         assert_eq!(missing(&needs, |program| program == "scp"), ["client", "git"]);
         assert!(missing(TESTS, |_| true).is_empty());
         assert_eq!(

@@ -234,7 +234,10 @@ mod tests {
     async fn a_subscription_that_is_not_there_is_not_looked_in() {
         let script = Script::start(vec![Reply::json(200, r#"{"value":[]}"#)]).await;
         let words = BastionName {
-            subscriptions: SubscriptionSources { flag: Some("Mine".into()), ..SubscriptionSources::default() },
+            subscriptions: SubscriptionSources {
+                flag: Some("Mine".into()),
+                ..SubscriptionSources::default()
+            },
             ..words("b", Some("g"))
         };
         let error = script.arm().find_bastion(&words).await.unwrap_err();
