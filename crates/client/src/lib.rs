@@ -1,8 +1,8 @@
 //! A native client for Azure Bastion: from words ("this VM, port 5432") to a running tunnel. It prints nothing,
 //! reads no arguments and never exits; those are the business of whoever calls it.
 //!
-//! The paved path is [`Client::new`] from [`Settings`], [`Client::plan`] for a target and a port,
-//! [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
+//! The paved path is [`Client::new`] from [`Settings`], [`Client::bastion_host`] for the Bastion host, [`Host::plan`]
+//! for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
 //! that is there already.
 
 mod client;
