@@ -31,9 +31,7 @@ impl Sshd {
         let folder = tempfile::Builder::new().prefix("sshd-").tempdir_in("/tmp").unwrap();
         let (host_key, client_key) = (folder.path().join("host_key"), folder.path().join("id_ed25519"));
         for key in [&host_key, &client_key] {
-            let keygen =
-                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key).status();
-            assert!(keygen.expect("ssh-keygen is needed: apt-get install openssh-client").success());
+            make_key(key);
         }
         let show = |path: &Path| path.display().to_string();
         let lines = format!(
@@ -83,11 +81,24 @@ impl Sshd {
         self.folder.path().join("id_ed25519")
     }
 
+    /// Makes a new host key, as a VM has that was set up anew.
+    pub fn change_host_key(&self) {
+        let host_key = self.folder.path().join("host_key");
+        std::fs::remove_file(&host_key).unwrap();
+        make_key(&host_key);
+    }
+
     /// The user it lets in: the one who runs the test.
     pub fn user(&self) -> String {
         let output = Command::new("id").arg("-un").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
+}
+
+fn make_key(path: &Path) {
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).stdin(Stdio::null());
+    assert!(keygen.status().expect("ssh-keygen is needed: apt-get install openssh-client").success());
 }
 
 impl Drop for Sshd {

@@ -45,6 +45,11 @@ impl Tunnel {
         stream
     }
 
+    /// Waits for its end.
+    pub fn finish(self) -> Outcome {
+        self.running.finish()
+    }
+
     /// Ends it as a user does, by Ctrl-C; it has to say so by its status.
     #[track_caller]
     pub fn interrupt(self) -> Outcome {

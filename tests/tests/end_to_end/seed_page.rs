@@ -6,7 +6,7 @@ use std::path::Path;
 use bastide_tests::{Lab, Outcome, Program};
 
 /// Splits a line as a shell does, as far as the page needs it, and fills in its placeholders.
-fn page(lab: &Lab, line: &str, places: &[(&str, &str)]) -> Program {
+pub(crate) fn page(lab: &Lab, line: &str, places: &[(&str, &str)]) -> Program {
     let mut words = Vec::new();
     for (index, part) in line.split('"').enumerate() {
         if index % 2 == 1 {
@@ -25,7 +25,7 @@ fn page(lab: &Lab, line: &str, places: &[(&str, &str)]) -> Program {
 }
 
 /// What the page calls a VM resource id may be that of a scale-set instance.
-fn targets(lab: &Lab) -> [String; 2] {
+pub(crate) fn targets(lab: &Lab) -> [String; 2] {
     [lab.vm("web-01"), lab.instance("workers", 1)]
 }
 
