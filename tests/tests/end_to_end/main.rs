@@ -1,13 +1,18 @@
 //! End-to-end tests: real programs, the emulator, and no way out of this machine.
 
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod bulk;
 mod contract;
 mod host_keys;
+mod hosts;
+mod identity;
 mod openssh;
+mod proxies;
 mod proxy_command;
 mod refusals;
+mod secrets;
 mod seed_page;
 mod seed_tunnel;
 mod shared;
