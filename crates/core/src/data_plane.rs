@@ -63,7 +63,7 @@ impl Grant {
 }
 
 /// What a person should read of the body of a refusal: the `message` of JSON, the text of an HTML page, or
-/// the plain text, on one line of at most [`MESSAGE_LIMIT`] characters. `None` when it says nothing.
+/// the plain text, on one line of at most 300 characters. `None` when it says nothing.
 pub fn service_message(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let text = match serde_json::from_str::<serde_json::Value>(&text) {
