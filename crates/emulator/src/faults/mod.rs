@@ -21,7 +21,7 @@ pub use notation::Error;
 ///
 /// Each variant names its source: a row of the table in protocol.md §4, or the section that makes it
 /// possible. A fault of requests strikes a request of its kind; a fault of tunnels strikes a WebSocket
-/// when it is opened, and is counted then. The list is exhaustive, so that tests can be too.
+/// when it is opened, and is counted then; clearing the orders does not save it. The list is exhaustive, so that tests can be too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {

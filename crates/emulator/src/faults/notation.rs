@@ -188,6 +188,9 @@ mod tests {
     fn check(word: &str, table: Value) {
         let order: Order = word.parse().unwrap();
         assert_eq!(order, serde_json::from_value(table.clone()).unwrap(), "{word}");
+        let name = order.fault.name();
+        assert_eq!(table["fault"], name);
+        assert!(include_str!("../../README.md").contains(&format!("`{name}`")), "{name}");
         let written = serde_json::to_value(&order).unwrap();
         assert_eq!(order, serde_json::from_value(written.clone()).unwrap(), "{written}");
         for (key, value) in table.as_object().unwrap() {
@@ -200,7 +203,11 @@ mod tests {
 
     #[test]
     fn words_and_tables() {
-        check("ping_reset", json!({"fault": "ping_reset"}));
+        for name in ["ping_reset", "ping_ignored", "expired_tokens"] {
+            check(name, json!({ "fault": name }));
+        }
+        check("half:on=token", json!({"fault": "half", "on": "token"}));
+        check("reset:on=upgrade", json!({"fault": "reset", "on": "upgrade"}));
         check(
             "status:on=mint,status=503,times=2",
             json!({"fault": "status", "on": "mint", "status": 503, "times": 2}),
