@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::Sessions;
 use crate::entra::{Claims, Issuer, TokenFault};
+use crate::faults::{Fault, Faults, Order};
 use crate::inventory::{Inventory, Principal};
 use crate::scenario::Settings;
 use crate::services::Services;
@@ -22,6 +23,7 @@ pub(crate) struct Azure {
     pub(crate) services: Services,
     pub(crate) sessions: Sessions,
     pub(crate) recorder: Recorder,
+    pub(crate) faults: Faults,
     /// Asks everything to end.
     pub(crate) stop: CancellationToken,
 }
@@ -60,6 +62,32 @@ impl Azure {
     /// (protocol.md §7): the public cloud's two spellings and the emulator itself.
     pub(crate) fn audiences(&self) -> [&str; 3] {
         ["https://management.core.windows.net", "https://management.azure.com", &self.url]
+    }
+
+    /// Replaces the orders for faults. What is to be done at once is done.
+    pub(crate) fn misbehave(&self, mut orders: Vec<Order>) {
+        if orders.extract_if(.., |order| order.fault == Fault::ExpiredTokens).count() > 0 {
+            self.issuer.expire_all();
+        }
+        self.faults.replace(orders);
+    }
+
+    /// See [`Faults::strike`]; the transcript counts it.
+    pub(crate) fn strike<T>(&self, pick: impl Fn(&Fault) -> Option<T>) -> Option<(T, CancellationToken)> {
+        let named = |fault: &Fault| pick(fault).map(|picked| (picked, fault.name()));
+        let ((picked, name), replaced) = self.faults.strike(named)?;
+        self.recorder.struck(name);
+        Some((picked, replaced))
+    }
+
+    /// See [`Faults::strike_all`]; the transcript counts each.
+    pub(crate) fn strike_all<T>(&self, pick: impl Fn(&Fault) -> Option<T>) -> Vec<T> {
+        let named = |fault: &Fault| pick(fault).map(|picked| (picked, fault.name()));
+        let count = |(picked, name)| {
+            self.recorder.struck(name);
+            picked
+        };
+        self.faults.strike_all(named).into_iter().map(count).collect()
     }
 
     /// Who an access token belongs to.

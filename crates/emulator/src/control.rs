@@ -1,10 +1,11 @@
-//! `/_emulator/…`: the transcript and what follows from it, for tests in any language. Needs no
-//! token, and holds no secret.
+//! `/_emulator/…`: the transcript and what follows from it, and the orders for faults, for tests in
+//! any language. Needs no token, and holds no secret.
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::azure::Azure;
+use crate::faults::Order;
 use crate::http::{Request, Response, json as json_answer};
 use crate::rules::violations;
 
@@ -22,6 +23,21 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
             let transcript = azure.recorder.read();
             transcript.unreleased().map(|session| serde_json::to_value(session).unwrap_or_default()).collect()
         }
+        (&Method::GET, ["faults"]) => standing(azure),
+        (&Method::POST, ["faults"]) => match serde_json::from_slice::<Vec<Order>>(&request.body) {
+            Ok(orders) => {
+                azure.misbehave(orders);
+                standing(azure)
+            }
+            Err(fault) => {
+                let body = json!({"message": format!("not a list of orders: {fault}")});
+                return Some(json_answer(StatusCode::BAD_REQUEST, &body));
+            }
+        },
+        (&Method::DELETE, ["faults"]) => {
+            azure.misbehave(Vec::new());
+            standing(azure)
+        }
         (&Method::POST, ["reset"]) => {
             azure.recorder.reset();
             json!({})
@@ -32,9 +48,17 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
                 "GET /_emulator/violations",
                 "GET /_emulator/sessions",
                 "POST /_emulator/reset",
+                "GET /_emulator/faults",
+                "POST /_emulator/faults",
+                "DELETE /_emulator/faults",
             ];
             return Some(json_answer(StatusCode::NOT_FOUND, &json!({"paths": paths})));
         }
     };
     Some(json_answer(StatusCode::OK, &body))
+}
+
+/// The orders that stand.
+fn standing(azure: &Azure) -> Value {
+    serde_json::to_value(azure.faults.standing()).unwrap_or_default()
 }

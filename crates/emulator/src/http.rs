@@ -1,9 +1,13 @@
 //! A request as the handlers see it and the answers they give. Reading it from the wire, and
 //! writing what was seen into the transcript, is `server.rs`.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::body::{Frame, SizeHint};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
@@ -12,7 +16,25 @@ use crate::data_plane::Opening;
 use crate::transcript::Kind;
 
 /// What goes back.
-pub(crate) type Response = hyper::Response<Full<Bytes>>;
+pub(crate) type Response = hyper::Response<Body>;
+
+/// The body of a response, in one piece.
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Bytes,
+    end: BodyEnd,
+}
+
+/// What comes after the bytes of a body.
+#[derive(Debug, PartialEq, Eq)]
+enum BodyEnd {
+    /// Its end.
+    Good,
+    /// The end of the connection, once the bytes are out.
+    Flush,
+    /// The end of the connection.
+    Abort,
+}
 
 /// A request with its whole body.
 #[derive(Debug)]
@@ -119,11 +141,65 @@ pub(crate) fn set_header(response: &mut Response, name: &'static str, value: &st
     }
 }
 
+/// The same response, whose connection ends after half of the body.
+pub(crate) fn cut(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    // One more than there is: also an empty body is cut.
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.bytes.len() + 1));
+    let half = body.bytes.slice(..body.bytes.len() / 2);
+    Response::from_parts(parts, Body { bytes: half, end: BodyEnd::Flush })
+}
+
+/// The same response without a field of its JSON object.
+pub(crate) fn without_field(response: Response, field: &str) -> Response {
+    let (parts, mut body) = response.into_parts();
+    if let Ok(Value::Object(mut object)) = serde_json::from_slice(&body.bytes) {
+        object.remove(field);
+        body.bytes = Value::Object(object).to_string().into();
+    }
+    Response::from_parts(parts, body)
+}
+
 fn with_type(status: StatusCode, media_type: &'static str, body: String) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Body { bytes: body.into(), end: BodyEnd::Good });
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if !self.bytes.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.bytes)))));
+        }
+        match self.end {
+            BodyEnd::Good => Poll::Ready(None),
+            BodyEnd::Flush => {
+                // hyper flushes what it has when a body is not ready, and drops it when a body fails.
+                self.end = BodyEnd::Abort;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            BodyEnd::Abort => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && self.end == BodyEnd::Good
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.end {
+            BodyEnd::Good => SizeHint::with_exact(self.bytes.len() as u64),
+            BodyEnd::Flush | BodyEnd::Abort => SizeHint::default(),
+        }
+    }
 }
 
 fn form(text: &[u8]) -> Vec<(String, String)> {

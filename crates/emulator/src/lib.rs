@@ -1,6 +1,6 @@
 //! A small Azure for one machine: Entra ID, ARM and the data plane of Azure Bastion on one TLS port,
 //! with virtual machines behind it. Programs that speak to Azure Bastion can be tried and tested
-//! against it without an account. It shares no code with the client that lives beside it.
+//! against it without an account, and against its faults ([`faults`]). It shares no code with the client that lives beside it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,12 +23,14 @@ mod certificates;
 mod control;
 mod data_plane;
 mod entra;
+pub mod faults;
 mod http;
 mod inventory;
 mod rules;
 pub mod scenario;
 mod server;
 mod services;
+mod socket;
 pub mod ssh;
 mod state;
 mod sys;
@@ -45,6 +47,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::azure::Azure;
+use crate::faults::{Order, Standing};
 use crate::inventory::Inventory;
 use crate::state::State;
 
@@ -103,10 +106,12 @@ impl Emulator {
         let listening = |source| Error::Listen { address: bind, source };
         let listener = TcpListener::bind(bind).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        let faults = options.scenario.faults.clone();
         // Reads files and makes keys.
         let prepared = tokio::task::spawn_blocking(move || prepare(&options, address.port()));
         let (state, azure, tls, env) = prepared.await.map_err(|_| Error::Interrupted)??;
 
+        azure.misbehave(faults);
         let azure = Arc::new(azure);
         let mut server = JoinSet::new();
         server.spawn(server::serve(Arc::clone(&azure), listener, TlsAcceptor::from(Arc::new(tls))));
@@ -160,6 +165,17 @@ impl Emulator {
     /// lock, so it must not ask the emulator for anything else.
     pub async fn wait_for(&self, condition: impl FnMut(&Transcript) -> bool) {
         self.azure.recorder.wait_for(condition).await;
+    }
+
+    /// Orders faults in place of all that were ordered before, and lets go of what those held. Without any,
+    /// the emulator behaves.
+    pub fn set_faults(&self, orders: impl IntoIterator<Item = impl Into<Order>>) {
+        self.azure.misbehave(orders.into_iter().map(Into::into).collect());
+    }
+
+    /// The orders that stand, and how often each has struck.
+    pub fn faults(&self) -> Vec<Standing> {
+        self.azure.faults.standing()
     }
 
     /// Forgets the transcript, but for sessions that are open or not released.
@@ -270,6 +286,7 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
         issuer: entra::Issuer::new(&state)?,
         recorder: transcript::Recorder::new(state.create("transcript.jsonl")?),
         sessions: data_plane::Sessions::default(),
+        faults: faults::Faults::default(),
         inventory,
         services,
         stop,

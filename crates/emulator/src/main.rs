@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use bastide_emulator::faults::Order;
 use bastide_emulator::{Emulator, Error, Options, Scenario, Transcript, scenario, violations};
 use clap::{Parser, ValueEnum};
 
@@ -25,6 +26,10 @@ struct Arguments {
     /// What the small Azure holds (TOML); without it, what --print-scenario shows
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+
+    /// A fault from the start, besides those of the scenario (see the README); may be repeated
+    #[arg(long = "fault", value_name = "NAME[:KEY=VALUE,...]")]
+    faults: Vec<Order>,
 
     /// Port to listen on, 0 for any free one
     #[arg(long, default_value_t = 0)]
@@ -61,6 +66,10 @@ Examples:
 
   See what a client did, and what it should not have done:
     curl --cacert /tmp/azure/ca.pem https://localhost:$(cat /tmp/azure/port)/_emulator/violations
+
+  Misbehave: refuse the first two tokens, and end each tunnel after 1 MiB from the VM:
+    bastide-emulator --fault status:on=mint,status=503,times=2 \\
+        --fault ending:how=close:1011,at=vm:1048576
 
   Change what it holds:
     bastide-emulator --print-scenario > scenario.toml
@@ -102,6 +111,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.scenario {
         options.scenario = Scenario::read(path).map_err(Error::from)?;
     }
+    options.scenario.faults.extend(arguments.faults);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting")?;
     runtime.block_on(serve(options, arguments.output))
 }

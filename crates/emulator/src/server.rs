@@ -2,7 +2,6 @@
 //! writes what was seen into the transcript, and turns a connection into a tunnel after a 101.
 //! One task owns one connection.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +20,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::azure::Azure;
-use crate::data_plane::{self, Opening, tunnel};
+use crate::data_plane::{self, Fate, Opening, tunnel};
+use crate::faults::{self, Cut};
 use crate::http::{Answer, Request, Response, json as json_answer};
+use crate::socket::{Reset, Socket};
 use crate::transcript::{self, End, Kind, Tunnel};
 use crate::{arm, control, entra};
 
@@ -82,34 +82,42 @@ const READ_AHEAD: usize = 256 * 1024;
 /// Characters of a minted token; no name in the scenario's Azure has so many by accident.
 const TOKEN_LENGTH: usize = 64;
 
-type Client = TlsStream<BufReader<TcpStream>>;
+type Client = tunnel::Client;
 
 async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream, number: u64) {
     // Frames are written in large parts already; waiting for more would only add latency.
     let _ = stream.set_nodelay(true);
-    let buffered = BufReader::with_capacity(READ_AHEAD, stream);
+    let socket = Socket::new(stream);
+    let reset = socket.reset();
+    let buffered = BufReader::with_capacity(READ_AHEAD, socket);
     let tls = match timeout(HANDSHAKE_TIME, acceptor.accept(buffered)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(_)) | Err(_) => return azure.recorder.write(|transcript| transcript.failed_handshakes += 1),
     };
     azure.recorder.write(|transcript| transcript.connections += 1);
-    if let Some((upgraded, opening)) = speak_http(&azure, tls, number).await {
-        open_tunnel(&azure, upgraded, opening).await;
+    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, number, &reset).await {
+        open_tunnel(&azure, upgraded, opening, fate).await;
     }
 }
 
 /// HTTP until the connection ends or turns into something else.
-async fn speak_http(azure: &Arc<Azure>, tls: Client, number: u64) -> Option<(OnUpgrade, Opening)> {
+async fn speak_http(
+    azure: &Arc<Azure>,
+    tls: Client,
+    number: u64,
+    reset: &Reset,
+) -> Option<(OnUpgrade, (Opening, Fate))> {
     let upgrade = Arc::new(Mutex::new(None));
     let service = service_fn(|mut incoming: hyper::Request<Incoming>| {
-        let (azure, upgrade) = (Arc::clone(azure), Arc::clone(&upgrade));
+        let (azure, upgrade, reset) = (Arc::clone(azure), Arc::clone(&upgrade), reset.clone());
         async move {
             let upgraded = hyper::upgrade::on(&mut incoming);
             let (response, opening) = respond(&azure, incoming, number).await;
             if let Some(opening) = opening {
                 *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgraded, opening));
             }
-            Ok::<Response, Infallible>(response)
+            // hyper drops the connection without a word.
+            response.inspect_err(|Cut| reset.order())
         }
     });
     let http = hyper::server::conn::http1::Builder::new()
@@ -133,20 +141,25 @@ async fn respond(
     azure: &Azure,
     incoming: hyper::Request<Incoming>,
     connection: u64,
-) -> (Response, Option<Opening>) {
+) -> (Result<Response, Cut>, Option<(Opening, Fate)>) {
     let (parts, body) = incoming.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return (error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete"), None);
+        return (Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete")), None);
     };
     let request = Request::new(&parts, body.to_bytes());
     if !is_loopback_name(&request.host) {
         // A page in a browser must not get here under a name of its own.
-        return (error(StatusCode::MISDIRECTED_REQUEST, "the emulator answers to loopback names only"), None);
+        let answer = error(StatusCode::MISDIRECTED_REQUEST, "the emulator answers to loopback names only");
+        return (Ok(answer), None);
     }
     if let Some(response) = control::answer(azure, &request) {
-        return (response, None);
+        return (Ok(response), None);
     }
-    let answer = route(azure, &request);
+    let (answer, outcome) = faults::answer(azure, &request, || route(azure, &request)).await;
+    let opening = answer.opening.map(|opening| (opening, Fate::of_new_tunnel(azure)));
+    if let Some((opening, _)) = &opening {
+        azure.recorder.tunnel(opening.session, &Tunnel::default());
+    }
     let path = answer.path.unwrap_or_else(|| without_tokens(&request.target));
     azure.recorder.request(transcript::Request {
         time: transcript::now(),
@@ -159,9 +172,9 @@ async fn respond(
         fields: answer.fields,
         session: answer.session,
         node: answer.node,
-        status: answer.response.status().as_u16(),
+        status: outcome.as_ref().map_or(0, |()| answer.response.status().as_u16()),
     });
-    (answer.response, answer.opening)
+    (outcome.map(|()| answer.response), opening)
 }
 
 /// The data plane first: its default host shares a name with ARM and Entra ID.
@@ -206,7 +219,7 @@ fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, content)| (name.to_string(), value(name.as_str(), content))).collect()
 }
 
-async fn open_tunnel(azure: &Azure, upgraded: OnUpgrade, opening: Opening) {
+async fn open_tunnel(azure: &Azure, upgraded: OnUpgrade, opening: Opening, fate: Fate) {
     let client = upgraded.await.ok().and_then(|upgraded| upgraded.downcast::<TokioIo<Client>>().ok());
     let Some(client) = client else {
         // The client went away before the 101 had reached it.
@@ -217,11 +230,5 @@ async fn open_tunnel(azure: &Azure, upgraded: OnUpgrade, opening: Opening) {
         Some(machine) => azure.services.connect(machine, opening.port).await,
         None => Err(std::io::ErrorKind::HostUnreachable.into()),
     };
-    let options = tunnel::Options {
-        session: opening.session,
-        frame_bytes: azure.settings.frame_bytes,
-        recorder: &azure.recorder,
-        stop: &azure.stop,
-    };
-    tunnel::run(client.io.into_inner(), &client.read_buf, machine, options).await;
+    tunnel::run(azure, opening, fate, client.io.into_inner(), &client.read_buf, machine).await;
 }

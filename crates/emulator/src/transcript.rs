@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -19,6 +19,8 @@ pub struct Transcript {
     pub connections: u64,
     /// TCP connections whose TLS handshake failed.
     pub failed_handshakes: u64,
+    /// Faults that have struck by name, and how often (see [`crate::faults`]).
+    pub struck: BTreeMap<&'static str, u64>,
     /// Requests in the order of their answers, the last [`MAX_REQUESTS`].
     pub requests: VecDeque<Request>,
     /// Minted sessions by number, the last [`MAX_SESSIONS`].
@@ -63,9 +65,14 @@ impl Transcript {
         self.count(Kind::Token)
     }
 
-    /// Sessions that were minted and not released.
+    /// Times that a fault of this name has struck.
+    pub fn struck(&self, fault: &str) -> u64 {
+        self.struck.get(fault).copied().unwrap_or_default()
+    }
+
+    /// Sessions that were minted and not released, though nothing kept the client from it.
     pub fn unreleased(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.values().filter(|session| session.released == 0)
+        self.sessions.values().filter(|session| session.released == 0 && !session.excused)
     }
 
     /// Tunnels of all sessions, open and ended.
@@ -75,7 +82,7 @@ impl Transcript {
 }
 
 /// What a request was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Something that is there for everybody: OpenID configuration, keys, cloud metadata.
@@ -119,7 +126,7 @@ pub struct Request {
     pub session: Option<u64>,
     /// The node that it named.
     pub node: Option<String>,
-    /// Status of the answer.
+    /// Status of the answer; 0 when the connection was reset instead.
     pub status: u16,
 }
 
@@ -151,6 +158,8 @@ pub struct Session {
     pub released: u32,
     /// Upgrades and releases that named another node, or none where one was due.
     pub astray: u32,
+    /// Whether a fault hid it, or its release, from the client, who is then not to blame for what follows.
+    pub excused: bool,
     /// Its WebSocket, once it was opened.
     pub tunnel: Option<Tunnel>,
 }
@@ -190,6 +199,10 @@ pub struct Tunnel {
     pub sent: u64,
     /// Bytes from the machine.
     pub received: u64,
+    /// Pings that were sent to the client.
+    pub pings: u64,
+    /// Pongs of the client whose payload is that of a ping that it had not answered.
+    pub pongs: u64,
     /// Status code of the client's Close frame.
     pub close_code: Option<u16>,
     /// How it ended; none while it is open.
@@ -232,6 +245,8 @@ pub enum End {
     Protocol,
     /// The emulator was stopped.
     Stopped,
+    /// A fault ended it.
+    Fault,
 }
 
 impl Tunnel {
@@ -312,6 +327,11 @@ impl Recorder {
         });
     }
 
+    /// Counts a strike of the fault with this name.
+    pub(crate) fn struck(&self, fault: &'static str) {
+        self.write(|transcript| *transcript.struck.entry(fault).or_default() += 1);
+    }
+
     /// Adds a session.
     pub(crate) fn session(&self, session: Session) {
         self.write(|transcript| {
@@ -338,7 +358,7 @@ impl Recorder {
     pub(crate) fn reset(&self) {
         self.write(|transcript| {
             let mut sessions = std::mem::take(&mut transcript.sessions);
-            sessions.retain(|_, session| session.is_open() || session.released == 0);
+            sessions.retain(|_, session| session.is_open() || (session.released == 0 && !session.excused));
             *transcript = Transcript { sessions, ..Transcript::default() };
         });
     }

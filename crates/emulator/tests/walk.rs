@@ -4,6 +4,8 @@
 // `cfg(test)` is always on here; it tells the lints that this is test code.
 #[cfg(test)]
 mod client;
+#[cfg(test)]
+mod faults;
 
 use bastide_emulator::transcript::{End, Kind};
 use bastide_emulator::{Emulator, Options, Scenario, pattern};
@@ -551,7 +553,7 @@ async fn stops_with_a_tunnel_open_and_keeps_its_authority() {
     let old_token = token(&emulator).await;
     let lease = mint(&emulator, "localhost", &old_token, &vm("web-01"), 19).await;
     let mut tunnel = lease.upgrade(&emulator).await;
-    let ((), all) = tokio::join!(emulator.shutdown(), tunnel.rest());
+    let (_, all) = tokio::join!(emulator.shutdown(), tunnel.rest());
     assert!(all.ends_with(b"\x88\x02\x03\xe9"));
 
     let emulator = Emulator::start(options).await.unwrap();

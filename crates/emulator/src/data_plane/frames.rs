@@ -18,7 +18,7 @@ pub(crate) enum Piece {
     /// A whole ping, to be answered with the same payload.
     Ping(Bytes),
     /// A whole pong.
-    Pong,
+    Pong(Bytes),
     /// A whole close frame and the status code in it.
     Close(Option<u16>),
 }
@@ -71,7 +71,7 @@ impl FrameReader {
                 self.current = None;
                 match control {
                     Control::Ping => Ok(Some(Piece::Ping(payload.freeze()))),
-                    Control::Pong => Ok(Some(Piece::Pong)),
+                    Control::Pong => Ok(Some(Piece::Pong(payload.freeze()))),
                     Control::Close => {
                         Ok(Some(Piece::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code)))))
                     }
@@ -99,28 +99,95 @@ impl FrameReader {
     }
 }
 
-/// Appends binary frames of at most `frame_bytes` each.
-pub(crate) fn write_binary(payload: &[u8], frame_bytes: usize, out: &mut BytesMut) {
-    for chunk in payload.chunks(frame_bytes) {
-        write_frame(OpCode::Data(Data::Binary), chunk, out);
+/// How bytes become frames towards the client.
+#[derive(Clone, Debug)]
+pub(crate) struct Style {
+    /// Largest payload, in bytes; at least 1.
+    pub(crate) frame_bytes: usize,
+    /// What a fault makes of it; none in ordinary life.
+    pub(crate) rare: Option<Rare>,
+}
+
+/// What is rare about frames towards the client.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
+    /// Text frames instead of binary ones.
+    pub(crate) text: bool,
+    /// Each message in two frames.
+    pub(crate) fragmented: bool,
+    /// An empty message before each message.
+    pub(crate) empty: bool,
+    /// A ping before each frame.
+    pub(crate) pings: bool,
+    /// Number of the next ping, which is its payload: eight bytes, big endian.
+    pub(crate) next_ping: u64,
+}
+
+impl Style {
+    /// Appends data frames.
+    pub(crate) fn write(&mut self, payload: &[u8], out: &mut BytesMut) {
+        for chunk in payload.chunks(self.frame_bytes) {
+            match &mut self.rare {
+                None => write_frame(OpCode::Data(Data::Binary), Last::Yes, chunk, out),
+                Some(rare) => rare.write(chunk, out),
+            }
+        }
     }
+}
+
+impl Rare {
+    fn write(&mut self, message: &[u8], out: &mut BytesMut) {
+        let data = OpCode::Data(if self.text { Data::Text } else { Data::Binary });
+        if self.empty {
+            write_frame(data, Last::Yes, b"", out);
+        }
+        self.ping(out);
+        if !self.fragmented {
+            return write_frame(data, Last::Yes, message, out);
+        }
+        let (first, second) = message.split_at(message.len() / 2);
+        write_frame(data, Last::No, first, out);
+        self.ping(out);
+        write_frame(OpCode::Data(Data::Continue), Last::Yes, second, out);
+    }
+
+    fn ping(&mut self, out: &mut BytesMut) {
+        if self.pings {
+            write_frame(OpCode::Control(Control::Ping), Last::Yes, &self.next_ping.to_be_bytes(), out);
+            self.next_ping += 1;
+        }
+    }
+}
+
+/// Appends the first bytes of a binary frame whose rest is never written.
+pub(crate) fn write_truncated(out: &mut BytesMut) {
+    let from = out.len();
+    write_frame(OpCode::Data(Data::Binary), Last::Yes, &[0; 100], out);
+    out.truncate(from + 12);
 }
 
 /// Appends a pong.
 pub(crate) fn write_pong(payload: &[u8], out: &mut BytesMut) {
-    write_frame(OpCode::Control(Control::Pong), payload, out);
+    write_frame(OpCode::Control(Control::Pong), Last::Yes, payload, out);
 }
 
 /// Appends a close frame.
 pub(crate) fn write_close(code: u16, out: &mut BytesMut) {
-    write_frame(OpCode::Control(Control::Close), &code.to_be_bytes(), out);
+    write_frame(OpCode::Control(Control::Close), Last::Yes, &code.to_be_bytes(), out);
 }
 
 /// RFC 6455 section 5.5: payload of a control frame.
 const MAX_CONTROL: u64 = 125;
 
-fn write_frame(opcode: OpCode, payload: &[u8], out: &mut BytesMut) {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
+/// FIN: whether a frame is the last one of its message.
+#[derive(PartialEq, Eq)]
+enum Last {
+    Yes,
+    No,
+}
+
+fn write_frame(opcode: OpCode, last: Last, payload: &[u8], out: &mut BytesMut) {
+    let header = FrameHeader { opcode, is_final: last == Last::Yes, ..FrameHeader::default() };
     // Writing to memory can't fail.
     let _ = header.format(payload.len() as u64, &mut out.writer());
     out.extend_from_slice(payload);
@@ -165,7 +232,9 @@ mod tests {
                     }
                     Ok(Some(Piece::Data(data))) => seen.push_str(&String::from_utf8_lossy(&data)),
                     Ok(Some(Piece::Ping(payload))) => seen.push_str(&String::from_utf8_lossy(&payload)),
-                    Ok(Some(Piece::Pong)) => seen.push('o'),
+                    Ok(Some(Piece::Pong(payload))) => {
+                        seen.push_str(&format!("o{}", String::from_utf8_lossy(&payload)));
+                    }
                     Ok(Some(Piece::Close(code))) => seen.push_str(&format!("{code:?}")),
                     Err(Broken) => return seen + "broken",
                 }
@@ -192,6 +261,7 @@ mod tests {
         check(&[0x88, 0x82, 0x00, 0x00, 0x00, 0x00, 0x03, 0xe8], "[Control(Close) 2]Some(1000)");
         check(&[0x88, 0x80, 1, 2, 3, 4], "[Control(Close) 0]None");
         check(&[0x82, 0x80, 1, 2, 3, 4, 0x8a, 0x80, 1, 2, 3, 4], "[Data(Binary) 0][Control(Pong) 0]o");
+        check(&[0x8a, 0x81, 1, 2, 3, 4, b'x' ^ 1], "[Control(Pong) 1]ox");
     }
 
     #[test]
@@ -226,11 +296,36 @@ mod tests {
     #[test]
     fn frames_of_the_server() {
         let mut out = BytesMut::new();
-        write_binary(b"Hello", 3, &mut out);
+        Style { frame_bytes: 3, rare: None }.write(b"Hello", &mut out);
         write_close(1000, &mut out);
         write_pong(b"x", &mut out);
         let expected =
             [0x82, 0x03, b'H', b'e', b'l', 0x82, 0x02, b'l', b'o', 0x88, 0x02, 0x03, 0xe8, 0x8a, 0x01, b'x'];
         assert_eq!(out[..], expected);
+    }
+
+    #[test]
+    fn rare_frames() {
+        #[track_caller]
+        fn check(rare: Rare, expected: &[u8]) {
+            let mut out = BytesMut::new();
+            Style { frame_bytes: 4, rare: Some(rare) }.write(b"Hello", &mut out);
+            assert_eq!(out[..], *expected);
+        }
+        check(Rare { text: true, ..Rare::default() }, b"\x81\x04Hell\x81\x01o");
+        check(Rare { empty: true, ..Rare::default() }, b"\x82\x00\x82\x04Hell\x82\x00\x82\x01o");
+        let fragmented = Rare { fragmented: true, ..Rare::default() };
+        check(fragmented.clone(), b"\x02\x02He\x80\x02ll\x02\x00\x80\x01o");
+        check(
+            Rare { pings: true, next_ping: 1, ..fragmented },
+            &[
+                b"\x89\x08\0\0\0\0\0\0\0\x01\x02\x02He\x89\x08\0\0\0\0\0\0\0\x02\x80\x02ll".as_slice(),
+                b"\x89\x08\0\0\0\0\0\0\0\x03\x02\x00\x89\x08\0\0\0\0\0\0\0\x04\x80\x01o",
+            ]
+            .concat(),
+        );
+        let mut out = BytesMut::new();
+        write_truncated(&mut out);
+        assert_eq!(out[..], *b"\x82\x64\0\0\0\0\0\0\0\0\0\0");
     }
 }

@@ -1,7 +1,9 @@
 //! The data plane of the Bastion hosts (protocol.md §3 and §5): which paths there are and what goes
-//! to whom. Tokens and their life are `tokens.rs`, WebSockets `tunnel.rs`, frames `frames.rs`.
+//! to whom. Tokens and their life are `tokens.rs`, WebSockets `tunnel.rs`, frames
+//! `frames.rs`, faults of WebSockets `mishap.rs`.
 
 mod frames;
+mod mishap;
 mod tokens;
 pub(crate) mod tunnel;
 
@@ -13,7 +15,8 @@ use crate::http::{Answer, Request, Response, json as json_answer, lookup};
 use crate::inventory::Host;
 use crate::transcript::Kind;
 
-pub(crate) use tokens::{Opening, Sessions};
+pub(crate) use mishap::Fate;
+pub(crate) use tokens::{Opening, Sessions, thwart_release};
 
 /// A Bastion host under one of its names.
 #[derive(Clone, Copy, Debug)]

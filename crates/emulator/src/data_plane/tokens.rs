@@ -16,7 +16,7 @@ use crate::http::{Answer, Request, Response, json as json_answer, set_header, te
 use crate::inventory::{Machine, kind_of};
 use crate::scenario::{Sku, Tunneling};
 use crate::state::random_text;
-use crate::transcript::{Kind, Session, Tunnel};
+use crate::transcript::{Kind, Session};
 
 /// What a connection turns into after its 101.
 #[derive(Debug)]
@@ -153,6 +153,7 @@ fn try_mint(azure: &Azure, door: Door<'_>, fields: &[(String, String)]) -> Resul
         upgrades: 0,
         released: 0,
         astray: 0,
+        excused: false,
         tunnel: None,
     });
     let body = json!({
@@ -335,9 +336,6 @@ pub(super) fn upgrade(azure: &Azure, door: Door<'_>, token: &str, request: &Requ
         if let Some(session) = transcript.sessions.get_mut(&number) {
             session.upgrades += 1;
             session.astray += u32::from(astray);
-            if opening.is_some() {
-                session.tunnel = Some(Tunnel::default());
-            }
         }
     });
     if opening.is_some() {
@@ -363,6 +361,22 @@ fn websocket_key(request: &Request) -> Option<&str> {
         && lists("connection", "upgrade")
         && request.header("sec-websocket-version") == Some("13");
     request.header("sec-websocket-key").filter(|_| handshake)
+}
+
+/// A release that a fault keeps from happening; the client has tried, which is all that it could do.
+pub(crate) fn thwart_release(azure: &Azure, request: &Request) -> Answer {
+    let mut answer = Answer::new(Kind::Release, text(StatusCode::OK, ""));
+    answer.node = node(request);
+    let token = request.segments.last().map_or("", String::as_str);
+    answer.session = azure.sessions.with(|minted| minted.auth_token == token, |number, _| number);
+    let label = answer.session.map_or_else(|| "unknown".into(), |number| number.to_string());
+    answer.path = Some(format!("/api/tokens/{{{label}}}"));
+    azure.recorder.write(|transcript| {
+        if let Some(session) = answer.session.and_then(|number| transcript.sessions.get_mut(&number)) {
+            session.excused = true;
+        }
+    });
+    answer
 }
 
 /// `DELETE /api/tokens/{authToken}`

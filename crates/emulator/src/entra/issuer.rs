@@ -1,6 +1,8 @@
 //! Access tokens: RS256 JWTs (RFC 7519) signed with a key of the state folder, so that a token that
 //! a client has cached is still good after a restart. Who gets one is `mod.rs`.
 
+use std::sync::{Mutex, PoisonError};
+
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,8 @@ pub(crate) struct Issuer {
     checking: DecodingKey,
     jwk: Jwk,
     key_id: String,
+    /// Set when all tokens were made to expire: only tokens that carry it are accepted.
+    era: Mutex<Option<String>>,
 }
 
 impl Issuer {
@@ -69,7 +73,7 @@ impl Issuer {
         let mut jwk = Jwk::from_encoding_key(&signing, Algorithm::RS256)?;
         let key_id = jwk.thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256)?;
         jwk.common.key_id = Some(key_id.clone());
-        Ok(Issuer { checking: DecodingKey::from_jwk(&jwk)?, signing, jwk, key_id })
+        Ok(Issuer { checking: DecodingKey::from_jwk(&jwk)?, signing, jwk, key_id, era: Mutex::default() })
     }
 
     /// The public key as RFC 7517 has it.
@@ -77,10 +81,21 @@ impl Issuer {
         json!({"keys": [self.jwk]})
     }
 
+    /// From now on no token that was issued before is accepted.
+    pub(crate) fn expire_all(&self) {
+        let era = uuid::Uuid::new_v4().to_string();
+        *self.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(era);
+    }
+
+    fn era(&self) -> Option<String> {
+        self.era.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A signed token.
     pub(crate) fn issue(&self, claims: &Claims) -> Result<String, Error> {
+        let claims = Signed { claims: claims.clone(), era: self.era() };
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::RS256) };
-        Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)
+        Ok(jsonwebtoken::encode(&header, &claims, &self.signing)?)
     }
 
     /// The claims of a token that was signed here and has not expired.
@@ -90,27 +105,36 @@ impl Issuer {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.checking, &validation)
+        let Signed { claims, era } = jsonwebtoken::decode::<Signed>(token, &self.checking, &validation)
             .map_err(|_| TokenFault::Invalid)?
             .claims;
         let now = unix_now();
         if claims.exp <= now {
             return Err(TokenFault::Expired { expiry: claims.exp, now });
         }
+        let expected = self.era();
+        if expected.is_some() && era != expected {
+            return Err(TokenFault::Expired { expiry: now, now });
+        }
         Ok(claims)
     }
+}
+
+/// What is in a token: the claims, and the era that it belongs to.
+#[derive(Serialize, Deserialize)]
+struct Signed {
+    #[serde(flatten)]
+    claims: Claims,
+    #[serde(rename = "emulator_era", default, skip_serializing_if = "Option::is_none")]
+    era: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn tells_its_own_tokens() {
-        let folder = tempfile::tempdir().unwrap();
-        let issuer = Issuer::new(&State::open(folder.path()).unwrap()).unwrap();
-        let now = unix_now();
-        let claims = Claims {
+    fn claims_of(now: u64) -> Claims {
+        Claims {
             aud: "https://management.azure.com".into(),
             iss: "https://sts.windows.net/t/".into(),
             iat: now,
@@ -122,12 +146,26 @@ mod tests {
             tid: "t".into(),
             idtyp: "app".into(),
             ver: "1.0".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn tells_its_own_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = Issuer::new(&State::open(folder.path()).unwrap()).unwrap();
+        let now = unix_now();
+        let claims = claims_of(now);
         let token = issuer.issue(&claims).unwrap();
         assert_eq!(issuer.verify(&token).unwrap().appid, "a");
         assert_eq!(issuer.verify("e30.e30.e30").unwrap_err(), TokenFault::Invalid);
         let old = issuer.issue(&Claims { exp: now - 1, ..claims }).unwrap();
         assert!(matches!(issuer.verify(&old), Err(TokenFault::Expired { .. })));
+        issuer.expire_all();
+        assert!(matches!(issuer.verify(&token), Err(TokenFault::Expired { .. })));
+        let fresh = issuer.issue(&Claims { appid: "b".into(), ..claims_of(now) }).unwrap();
+        assert_eq!(issuer.verify(&fresh).unwrap().appid, "b");
+        issuer.expire_all();
+        assert!(matches!(issuer.verify(&fresh), Err(TokenFault::Expired { .. })));
         // After a restart in the same folder.
         assert!(Issuer::new(&State::open(folder.path()).unwrap()).unwrap().verify(&token).is_ok());
         let other = tempfile::tempdir().unwrap();

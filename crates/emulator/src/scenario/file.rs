@@ -11,6 +11,7 @@ use super::{
     BastionHost, Instance, Os, Place, Ports, Power, ScaleSet, Scenario, Service, ServicePrincipal, Settings,
     Sku, Subscription, Tenant, Tunneling, VirtualMachine,
 };
+use crate::faults::Order;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +23,8 @@ pub(super) struct Sections {
     bastion_hosts: Option<Vec<BastionHost>>,
     virtual_machines: Option<Vec<VirtualMachine>>,
     scale_sets: Option<Vec<ScaleSet>>,
+    #[serde(default)]
+    faults: Vec<Order>,
 }
 
 impl From<Sections> for Scenario {
@@ -37,6 +40,7 @@ impl From<Sections> for Scenario {
             bastion_hosts: file.bastion_hosts.unwrap_or_else(|| Scenario::default().bastion_hosts),
             virtual_machines: file.virtual_machines.unwrap_or_else(|| Scenario::default().virtual_machines),
             scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),
+            faults: file.faults,
         }
     }
 }

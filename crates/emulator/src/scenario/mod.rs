@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::faults::Order;
+
 /// The documented default scenario, as `--print-scenario` shows it.
 pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
 
@@ -35,6 +37,8 @@ pub struct Scenario {
     pub virtual_machines: Vec<VirtualMachine>,
     /// Scale sets.
     pub scale_sets: Vec<ScaleSet>,
+    /// Faults from the start; none when left out.
+    pub faults: Vec<Order>,
 }
 
 impl Default for Scenario {
@@ -564,6 +568,9 @@ mod tests {
         assert_eq!(scenario.settings.page_size, 7);
         assert_eq!(scenario.settings.frame_bytes, 16 * 1024);
         assert_eq!(scenario.bastion_hosts.len(), 9);
+        assert_eq!(scenario.faults, []);
+        let faulty = Scenario::parse("[[faults]]\nfault = \"ping_reset\"\ntimes = 1\n").unwrap();
+        assert_eq!(faulty.faults, [crate::faults::Fault::PingReset.times(1)]);
     }
 
     #[test]
@@ -578,6 +585,7 @@ mod tests {
         let vm = "[[virtual_machines]]\nname = \"x\"\nprivate_ip = \"10.0.0.9\"\n";
         check("[settings]\npage_sise = 3\n", &["line 2", "page_sise"]);
         check("[settings]\npage_size = 0\n", &["page_size must be at least 1"]);
+        check("[[faults]]\nfault = \"sing\"\n", &["unknown variant `sing`"]);
         check("oops", &["line 1"]);
         check(&format!("{vm}ports = {{ 22 = \"shh\" }}\n"), &["unknown service `shh`"]);
         check(&format!("{vm}ports = {{ 22 = \"8.8.8.8:22\" }}\n"), &["nothing may leave this machine"]);

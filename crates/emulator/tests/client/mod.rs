@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bastide_emulator::{Emulator, Options, Scenario};
+use bastide_emulator::{Emulator, Options, Scenario, Transcript};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
@@ -33,6 +33,13 @@ impl std::ops::Deref for Lab {
 
     fn deref(&self) -> &Emulator {
         &self.emulator
+    }
+}
+
+impl Lab {
+    /// Stops the emulator, and tells what it saw.
+    pub(crate) async fn stop(self) -> Transcript {
+        self.emulator.shutdown().await
     }
 }
 
@@ -104,6 +111,12 @@ impl Connection {
 
     /// `head` is the request line and headers that are special, each ended by a newline.
     pub(crate) async fn request(&mut self, head: &str, body: &str) -> Answer {
+        self.ask(head, body).await;
+        self.answer().await
+    }
+
+    /// As above, without waiting for an answer.
+    pub(crate) async fn ask(&mut self, head: &str, body: &str) {
         let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
         let mut text = format!("{line} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for header in headers.lines() {
@@ -113,7 +126,6 @@ impl Connection {
             text.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         self.send(format!("{text}\r\n{body}").as_bytes()).await;
-        self.answer().await
     }
 
     pub(crate) async fn answer(&mut self) -> Answer {
@@ -148,6 +160,13 @@ impl Connection {
             bytes.extend(self.read(head[1].into()).await);
         }
         bytes
+    }
+
+    /// Everything up to the end; none when it is a clean one (close_notify).
+    pub(crate) async fn end(&mut self) -> (Vec<u8>, Option<std::io::ErrorKind>) {
+        let mut bytes = Vec::new();
+        let ended = self.stream.read_to_end(&mut bytes).await;
+        (bytes, ended.err().map(|fault| fault.kind()))
     }
 
     /// Everything up to a clean end (close_notify).
