@@ -8,6 +8,7 @@
 mod client;
 mod endpoint;
 mod error;
+mod local_socket;
 mod peer;
 mod sys;
 mod tunnel;

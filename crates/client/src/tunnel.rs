@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::{Endpoint, Listener};
+use crate::local_socket::LocalSocket;
 use crate::{Error, PeerPolicy};
 
 /// A local endpoint and what its connections lead to.
@@ -227,11 +228,7 @@ async fn accept_loop(acceptor: Acceptor) {
             let _seat = seat;
             let active = || activity.touch();
             active();
-            let account = match local {
-                Accepted::Tcp(stream) => relay.carry(id, peer, stream, &active).await,
-                #[cfg(unix)]
-                Accepted::Unix(stream) => relay.carry(id, peer, stream, &active).await,
-            };
+            let account = relay.carry(id, peer, local, &active).await;
             relay.report(id, account);
         });
     }
@@ -239,18 +236,12 @@ async fn accept_loop(acceptor: Acceptor) {
     while connections.join_next().await.is_some() {}
 }
 
-enum Accepted {
-    Tcp(tokio::net::TcpStream),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixStream),
-}
-
 /// The next local connection that may be served, when there is a seat for it. Cancel safe.
 async fn accept(
     listener: &Listener,
     seats: &Arc<Semaphore>,
     peers: PeerPolicy,
-) -> io::Result<(tokio::sync::OwnedSemaphorePermit, Accepted, String)> {
+) -> io::Result<(tokio::sync::OwnedSemaphorePermit, LocalSocket, String)> {
     let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
     match listener {
         Listener::Tcp(listener) => {
@@ -258,12 +249,12 @@ async fn accept(
             peers.admit(&stream)?;
             // Keystrokes must not wait for each other (Nagle, RFC 896).
             stream.set_nodelay(true)?;
-            Ok((seat, Accepted::Tcp(stream), peer.to_string()))
+            Ok((seat, LocalSocket::Tcp(stream), peer.to_string()))
         }
         #[cfg(unix)]
         Listener::Unix(socket) => {
             let stream = socket.accept().await?;
-            Ok((seat, Accepted::Unix(stream), format!("unix:{}", socket.path().display())))
+            Ok((seat, LocalSocket::Unix(stream), format!("unix:{}", socket.path().display())))
         }
     }
 }

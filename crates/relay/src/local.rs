@@ -24,6 +24,18 @@ pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
     ) -> Poll<io::Result<usize>> {
         read_and_spread(self, context, slots)
     }
+
+    /// Whether the program at the other end, which has sent its FIN, is known to have gone for good, and not only to
+    /// have finished its half. Asked seldom. The default does not know.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    /// Whether closing it with bytes unread takes back bytes that were written and not yet taken, as sockets do
+    /// (RFC 1122 §4.2.2.13). Pipes do not.
+    fn resets_when_closed(&self) -> bool {
+        true
+    }
 }
 
 impl Local for TcpStream {
@@ -70,7 +82,11 @@ pub struct Halves<R, W> {
     pub writer: W,
 }
 
-impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Local for Halves<R, W> {}
+impl<R: AsyncRead + Send + Unpin, W: AsyncWrite + Send + Unpin> Local for Halves<R, W> {
+    fn resets_when_closed(&self) -> bool {
+        false
+    }
+}
 
 impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Halves<R, W> {
     fn poll_read(

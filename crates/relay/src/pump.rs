@@ -24,6 +24,9 @@ const STEPS_A_TURN: usize = 8;
 /// it, a socket with unread data is closed, which resets the connection.
 const LOCAL_CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same when the user wants to stop: programs that listen have read the rest by then.
+const LOCAL_STOP_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long a close_notify may take to leave.
 const WIRE_CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -50,7 +53,9 @@ pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
             if let Some(end) = session.end() {
                 return Poll::Ready(end.clone());
             }
-            if moved {
+            if session.wants_look() && local.is_gone() {
+                session.local_gone(Instant::now().into_std());
+            } else if moved {
                 active();
             } else if !is_due(session, timer.as_mut(), context) {
                 return Poll::Pending;
@@ -65,15 +70,16 @@ pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
 /// Ends the local side without losing what was written to it: FIN, then whatever the program still sends is
 /// read and dropped until it closes too, since closing a socket with unread data resets the connection and
 /// takes the undelivered bytes with it (RFC 1122 §4.2.2.13).
-pub(crate) async fn close_local<L: Local>(local: &mut L) {
+pub(crate) async fn close_local<L: Local>(local: &mut L, end: &End) {
+    let limit = if *end == End::Stopped { LOCAL_STOP_WITHIN } else { LOCAL_CLOSE_WITHIN };
     let closing = async {
         local.shutdown().await?;
         let mut sink = [0; 4096];
-        while local.read(&mut sink).await? > 0 {}
+        while local.resets_when_closed() && local.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
     // Past the limit, or with an error, nobody is left to lose anything.
-    drop(timeout(LOCAL_CLOSE_WITHIN, closing).await);
+    drop(timeout(limit, closing).await);
 }
 
 /// Ends TLS with a close_notify.

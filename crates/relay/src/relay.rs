@@ -258,7 +258,7 @@ impl Shared {
                     }
                 }
                 _ => {
-                    close_local(local).await;
+                    close_local(local, &end).await;
                     return error.map_or_else(|| self.sum_up(end, heard, number), Err);
                 }
             }

@@ -58,6 +58,10 @@ pub(crate) const PING_SUSPICION: Duration = Duration::from_secs(2);
 /// the time to us. Data that still comes renews it. After a stop, the local side has as long to take the rest.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
+/// The first pause between two looks whether a half-closed local side has gone for good; it doubles. A kernel sends
+/// the FIN of a `close` a moment before it forgets the owner.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// So much is kept for another attempt: an SSH client sends 2 KiB before it hears the server, a TLS client
 /// less. Whoever sends more before hearing anything gets one attempt, not a stall.
 const REPLAY_LIMIT: usize = 256 * 1024;
@@ -73,6 +77,7 @@ pub(crate) struct Session {
     replayed: usize,
     /// Set from the local side's FIN on: when the VM's silence ends the session.
     linger_until: Option<Instant>,
+    look: Look,
     /// Set from a stop on: when the local side has had its time to take the rest.
     give_up: Option<Instant>,
     started: Instant,
@@ -83,6 +88,14 @@ pub(crate) struct Session {
     ended_by_ping: bool,
     sent: u64,
     received: u64,
+}
+
+/// When to look whether the local side, after its FIN, has gone for good.
+#[derive(Default)]
+struct Look {
+    is_due: bool,
+    next: Option<Instant>,
+    pause: Duration,
 }
 
 enum Phase {
@@ -122,6 +135,7 @@ impl Session {
             replay,
             replayed: 0,
             linger_until,
+            look: Look::default(),
             give_up: None,
             started: now,
             quiet_since: now,
@@ -266,6 +280,23 @@ impl Session {
     pub(crate) fn local_eof(&mut self, now: Instant) {
         self.replay.finished = true;
         self.linger_until = Some(now + self.options.linger);
+        self.look = Look { is_due: true, next: Some(now + LOOK_AGAIN), pause: LOOK_AGAIN };
+    }
+
+    /// Whether to look if the local side, which has sent its FIN, has gone for good. Says so once for each look.
+    pub(crate) fn wants_look(&mut self) -> bool {
+        matches!(self.phase, Phase::Fresh | Phase::Live)
+            && !self.is_sending()
+            && std::mem::take(&mut self.look.is_due)
+    }
+
+    /// The FIN was that of a close: nobody is left to take an answer, and waiting for one would only hold one of
+    /// the service's few sessions. What was sent still reaches the VM.
+    pub(crate) fn local_gone(&mut self, now: Instant) {
+        if let Phase::Fresh | Phase::Live = self.phase {
+            self.inbox.discard_payload();
+            self.say_goodbye(End::LocalClosed, Wire::Open, now);
+        }
     }
 
     /// The local side is gone: nobody takes what the VM sends.
@@ -315,9 +346,9 @@ impl Session {
         match &self.phase {
             Phase::Fresh => {
                 let first_byte = self.options.first_byte.map(|limit| self.started + limit);
-                [ping, first_byte, self.linger_until].into_iter().flatten().min()
+                [ping, first_byte, self.linger_until, self.look.next].into_iter().flatten().min()
             }
-            Phase::Live => [ping, self.linger_until].into_iter().flatten().min(),
+            Phase::Live => [ping, self.linger_until, self.look.next].into_iter().flatten().min(),
             Phase::Closing { wire: Wire::Gone, .. } => self.give_up,
             Phase::Closing { until, .. } => Some(self.give_up.map_or(*until, |at| at.min(*until))),
             Phase::Ended(_) => None,
@@ -330,7 +361,7 @@ impl Session {
             return;
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let is_sending = self.is_replaying() || !self.outbox.is_empty();
+        let is_sending = self.is_sending();
         match &mut self.phase {
             Phase::Ended(_) => {}
             Phase::Closing { wire, .. } if due(self.give_up) => {
@@ -357,6 +388,11 @@ impl Session {
             }
             Phase::Fresh | Phase::Live if due(self.linger_until) => {
                 self.say_goodbye(End::LocalClosed, Wire::Open, now);
+            }
+            Phase::Fresh | Phase::Live if due(self.look.next) => {
+                self.look.pause *= 2;
+                self.look.next = Some(now + self.look.pause);
+                self.look.is_due = true;
             }
             Phase::Fresh | Phase::Live => match self.awaiting_pong {
                 Some(_) => self.close(End::Dead, Wire::Gone, now),
@@ -433,6 +469,11 @@ impl Session {
             self.replay.bytes = Vec::new();
             self.replayed = 0;
         }
+    }
+
+    /// Whether local bytes have yet to leave.
+    fn is_sending(&self) -> bool {
+        self.is_replaying() || !self.outbox.is_empty()
     }
 
     /// Whether bytes of an earlier attempt are still to be framed.

@@ -31,6 +31,14 @@ pub(crate) fn admit_same_user(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
+/// Whether the program at the other end of a loopback connection has closed it for good: its socket has no owner any
+/// more, while one that was only shut down for writing has.
+pub(crate) fn is_abandoned(stream: &TcpStream) -> bool {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return false };
+    let (peer, local) = (plain(peer), plain(local));
+    peer.ip().is_loopback() && matches!(owner(peer, local), Ok(None | Some(Owner { inode: 0, .. })))
+}
+
 /// The owner of a socket.
 struct Owner {
     uid: u32,
@@ -146,6 +154,19 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let error = admit_same_user(&server).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_close_is_told_from_a_half_close() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        assert!(!is_abandoned(&server));
+        drop(client);
+        assert!(is_abandoned(&server));
     }
 
     #[test]

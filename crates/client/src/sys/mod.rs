@@ -7,12 +7,18 @@ mod linux;
 mod unix;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::admit_same_user;
+pub(crate) use linux::{admit_same_user, is_abandoned};
 #[cfg(unix)]
-pub(crate) use unix::OwnedSocket;
+pub(crate) use unix::{OwnedSocket, is_hung_up};
 
 /// Where the kernel does not tell whose a connection is, everybody on this machine is let in.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn admit_same_user(_: &tokio::net::TcpStream) -> std::io::Result<()> {
     Ok(())
+}
+
+/// Where the kernel does not tell whether a connection still has an owner, its FIN means only what it says.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_abandoned(_: &tokio::net::TcpStream) -> bool {
+    false
 }

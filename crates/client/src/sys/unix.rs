@@ -1,10 +1,12 @@
-//! Unix sockets that only their owner can connect to, and whose file goes away with them.
+//! Unix sockets that only their owner can connect to, and whose file goes away with them; and whether somebody is
+//! still at the other end of one.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A listening Unix socket of mode 0600.
@@ -42,6 +44,14 @@ impl OwnedSocket {
     }
 }
 
+/// Whether the program at the other end has closed its socket for good, and not only for writing.
+pub(crate) fn is_hung_up(stream: &UnixStream) -> bool {
+    let mut descriptors = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut descriptors, Some(&now)).is_ok()
+        && descriptors.iter().any(|descriptor| descriptor.revents().contains(PollFlags::HUP))
+}
+
 impl Drop for OwnedSocket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
@@ -70,6 +80,17 @@ mod tests {
         assert_eq!(OwnedSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_close_is_told_from_a_half_close() {
+        use tokio::io::AsyncWriteExt;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!is_hung_up(&ours));
+        theirs.shutdown().await.unwrap();
+        assert!(!is_hung_up(&ours));
+        drop(theirs);
+        assert!(is_hung_up(&ours));
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ async fn run<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
     let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
     let end = pump(&mut session, &mut local, &mut wire, stop, &|| {}).await;
     close_wire(&mut wire).await;
-    close_local(&mut local).await;
+    close_local(&mut local, &end).await;
     (end, session)
 }
 

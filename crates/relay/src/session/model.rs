@@ -199,8 +199,9 @@ impl Model {
             Last::Stop => self.session.stop(self.now),
         }
         self.settle();
-        // Whoever does not answer is left after a bounded number of deadlines.
-        for _ in 0..8 {
+        // Whoever does not answer is left after a bounded number of deadlines; looks at a half-closed local side
+        // are most of them.
+        for _ in 0..16 {
             if self.session.end().is_some() {
                 return;
             }

@@ -285,12 +285,34 @@ fn whoever_sends_much_before_hearing_anything_gets_one_attempt_and_no_stall() {
 }
 
 #[test]
+fn a_local_side_that_is_gone_is_not_waited_for() {
+    let mut bench = Bench::new(OPTIONS);
+    bench.say(0.0, b"GET /");
+    bench.flush(0.0);
+    bench.eof(1.0);
+    assert!(bench.session.wants_look() && !bench.session.wants_look(), "once");
+    for (look, next) in [(1.05, 1.15), (1.15, 1.35), (1.35, 1.75)] {
+        assert_eq!(bench.deadline(), Some(look));
+        bench.tick(look);
+        assert!(bench.session.wants_look());
+        assert_eq!((bench.deadline(), bench.end()), (Some(next), None));
+    }
+    let now = bench.at(1.35);
+    bench.session.local_gone(now);
+    bench.flush(1.35);
+    bench.wire(1.4, &[0x88, 0x02, 0x03, 0xe8]);
+    assert_eq!(bench.end(), Some(End::LocalClosed));
+}
+
+#[test]
 fn a_local_fin_lets_the_answer_come_back() {
     let mut bench = Bench::new(OPTIONS);
     bench.say(0.0, b"GET /");
     bench.flush(0.0);
     bench.eof(1.0);
     assert!(!bench.session.wants_local());
+    // The looks have a test of their own.
+    bench.session.look = Look::default();
     assert_eq!((bench.write_wire(1), bench.deadline()), (0, Some(11.0)), "no close frame yet");
     bench.wire(9.0, HELLO);
     bench.flush(9.0);
