@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
     name = "bastide",
     version,
     infer_long_args = true,
+    args_override_self = true,
     disable_help_subcommand = true,
     after_help = "Everything that works after `az network bastion` works after `bastide`."
 )]
@@ -331,6 +332,7 @@ mod tests {
             "bastide tunnel --name b --resource-group g --target-ip-address 10.0.0.4 --resource-port 22 --port 50022",
             "bastide network bastion ssh -n b -g g --target-resource-id /s --auth-type Ssh-Key -- -L 1:a:2 ls",
             "bastide proxy /s -n b -g g --resource-port 22",
+            "bastide proxy /s -n a -n b -g g --timeout 1 --timeout 2 -o json -o text",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

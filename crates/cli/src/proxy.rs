@@ -1,6 +1,6 @@
 //! `bastide proxy`: one connection on standard input and output. It leaves out carrying.
 
-use bastide::{End, Fault, Halves, StopCause, serve_one};
+use bastide::{End, Fault, Halves, serve_one};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
@@ -39,9 +39,9 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
         writer: sys::stdout().map_err(Failure::system("standard output cannot be written"))?,
     };
     let (account, stopped) = serve_one(&relay, "stdio", local, &setup::tunnel_options(behaviour), stop).await;
-    let exit = match (&account.outcome, signals.received()) {
-        (_, Some(signal)) => Exit::Signal(signal),
-        _ if stopped.cause != StopCause::Asked => Exit::Failed(Fault::Timeout),
+    let limit = setup::limit_reached(stopped.cause, reporter);
+    let exit = match (&account.outcome, signals.received().map(Exit::Signal).or(limit)) {
+        (_, Some(stop)) => stop,
         (Err(error), None) => Exit::Failed(error.fault()),
         (Ok(End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. }), None) => {
             Exit::Failed(Fault::Network)

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
-    ResourceId, RetryPolicy, Settings, Target, TcpKeepalive, TunnelOptions,
+    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
+    ResourceId, RetryPolicy, Settings, StopCause, Target, TcpKeepalive, TunnelOptions,
 };
 
 use crate::arguments::{self, Behaviour, Global, Place};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::report::Reporter;
 
 /// A client as the flags and the environment describe it.
 pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour) -> Result<Client, Failure> {
@@ -94,6 +95,17 @@ pub(crate) fn tunnel_options(behaviour: &Behaviour) -> TunnelOptions {
         idle: behaviour.idle_timeout.map(Duration::from_secs),
         ..TunnelOptions::default()
     }
+}
+
+/// Says that a limit of the user's has ended the tunnel, if one has, and how the process then ends.
+pub(crate) fn limit_reached(cause: StopCause, reporter: &Reporter) -> Option<Exit> {
+    let words = match cause {
+        StopCause::Asked => return None,
+        StopCause::Lifetime => "The tunnel's time is over (--timeout)",
+        StopCause::Idle => "The tunnel was idle for too long (--idle-timeout)",
+    };
+    reporter.say(words);
+    Some(Exit::Failed(Fault::Timeout))
 }
 
 /// The arguments of the `bastide proxy` that carries what these flags describe; without `--proxy`, whose password

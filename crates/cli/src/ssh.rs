@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use bastide::{Fault, Plan, Relay, StopCause, Stopped};
+use bastide::{Plan, Relay, Stopped};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +54,7 @@ async fn session(
             return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
         }
     };
-    let session = Session { global, ssh, program, plan, known_hosts: known_hosts()? };
+    let session = Session { global, reporter, ssh, program, plan, known_hosts: known_hosts()? };
     match session.outlives_us().await {
         true => session.run_apart(&signals).await,
         false => session.run_here(relay, &signals).await,
@@ -63,6 +63,7 @@ async fn session(
 
 struct Session<'a> {
     global: &'a Global,
+    reporter: &'a Reporter,
     ssh: &'a arguments::Ssh,
     program: &'a Path,
     plan: Plan,
@@ -104,7 +105,7 @@ impl Session<'_> {
         };
         let exit = exit?;
         // OpenSSH may be the faster one to end after a time limit: the reason is still the limit.
-        Ok(if cause == StopCause::Asked { exit } else { Exit::Failed(Fault::Timeout) })
+        Ok(setup::limit_reached(cause, self.reporter).unwrap_or(exit))
     }
 
     /// Without descriptor passing the connection lives in a process of its own.

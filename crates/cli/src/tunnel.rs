@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bastide::{Client, Endpoint, Fault, Forward, PeerPolicy, StopCause, Stopped, Tunnel, TunnelOptions};
+use bastide::{Client, Endpoint, Forward, PeerPolicy, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
@@ -39,17 +39,8 @@ async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporte
     if leaked > 0 {
         reporter.warn(&format!("{leaked} tokens could not be given back; the service ends them by itself"));
     }
-    Ok(match cause {
-        StopCause::Lifetime => {
-            reporter.say("The tunnel's time is over (--timeout)");
-            Exit::Failed(Fault::Timeout)
-        }
-        StopCause::Idle => {
-            reporter.say("The tunnel was idle for too long (--idle-timeout)");
-            Exit::Failed(Fault::Timeout)
-        }
-        StopCause::Asked => signals.received().map_or(Exit::Done, Exit::Signal),
-    })
+    Ok(setup::limit_reached(cause, reporter)
+        .unwrap_or_else(|| signals.received().map_or(Exit::Done, Exit::Signal)))
 }
 
 /// The endpoints asked for, and the VM's port behind each.

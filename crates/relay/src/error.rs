@@ -120,8 +120,8 @@ impl Error {
                 Some("try again; if it stays, open a support request with the request id".into())
             }
             Error::PortClosed { port, .. } => Some(format!(
-                "most likely nothing listens on port {port} of the VM, or a firewall or network security group \
-                 blocks it from the Bastion subnet"
+                "most likely nothing listens on port {port} of the VM, the VM is off, or a firewall or network security \
+                 group blocks the port from the Bastion subnet"
             )),
             Error::Sick { .. } => Some("the service seems to be in trouble: try again in a few minutes".into()),
             Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
