@@ -17,9 +17,9 @@ use anyhow::{Context, Result, bail};
 use self::report::Report;
 use self::rows::{ROWS, Row};
 use self::stage::Stage;
+use crate::cargo;
 use crate::needs::{self, Need};
 use crate::sys::Interrupts;
-use crate::cargo;
 
 /// Everything was measured, and not everything reached.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     allow_many_files()?;
     let interrupts = Interrupts::watch()?;
     let stage = Stage::new(release, interrupts)?;
-    let mut report = Report::default();
+    let mut report = Report::new();
     for row in wanted {
         eprintln!("{}: {}", row.name, row.about);
         (row.measure)(&stage, effort, &mut report).with_context(|| format!("in row {}", row.name))?;
@@ -78,14 +78,17 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// Builds each program by itself, as it is shipped: built together they would share their features.
 fn prepare(root: &Path, wanted: &[&Row]) -> Result<std::path::PathBuf> {
     let target = cargo::programs()?.parent().context("this program is not in a target folder")?.to_path_buf();
-    for package in [
-        &["bastide-cli", "--bins"][..],
-        &["bastide-emulator", "--bins"],
-        &["xtask", "--features", "bench-peer", "--bin", "bench-peer"],
-    ] {
-        cargo::run(cargo::command(root, &[&["build", "--release", "--locked", "--package"][..], package].concat()))?;
+    let wants = |name: &str| wanted.iter().any(|row| row.name == name);
+    let emulator = wants("far").then_some(&["bastide-emulator", "--bins"][..]);
+    let ours =
+        [&["bastide-cli", "--bins"][..], &["xtask", "--features", "bench-peer", "--bin", "bench-peer"]];
+    for package in ours.into_iter().chain(emulator) {
+        cargo::run(cargo::command(
+            root,
+            &[&["build", "--release", "--locked", "--package"][..], package].concat(),
+        ))?;
     }
-    if wanted.iter().any(|row| row.name == "strangers") {
+    if wants("strangers") {
         needs::provide(root, STRANGERS)?;
         let tools = target.join("tools");
         if !tools.join("bin/websocat").exists() {

@@ -138,7 +138,8 @@ pub(super) fn busy(sockets: &[TcpStream], client: u32, time: Duration) -> Result
 }
 
 pub(super) fn connect(port: u16) -> Result<TcpStream> {
-    let socket = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("cannot connect to port {port}"))?;
+    let socket =
+        TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("cannot connect to port {port}"))?;
     socket.set_nodelay(true).context("cannot switch Nagle's algorithm off")?;
     socket.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
     Ok(socket)

@@ -10,11 +10,20 @@ pub(super) struct Group {
 
 /// A picture of horizontal bars on one scale.
 pub(super) fn bars(title: &str, groups: &[Group]) -> String {
-    let most = groups.iter().flat_map(|group| &group.bars).map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
+    let most = groups
+        .iter()
+        .flat_map(|group| &group.bars)
+        .map(|(_, value)| *value)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let mut body = String::new();
     let mut y = 40;
     for group in groups {
-        let _ = writeln!(body, "<text x=\"8\" y=\"{}\" font-weight=\"bold\">{}</text>", y + 14, escaped(&group.name));
+        let _ = writeln!(
+            body,
+            "<text x=\"8\" y=\"{}\" font-weight=\"bold\">{}</text>",
+            y + 14,
+            escaped(&group.name)
+        );
         y += STEP;
         for (name, value) in &group.bars {
             let colour = if name == "bastide" { "#0b7285" } else { "#adb5bd" };

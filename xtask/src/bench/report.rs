@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use super::plot::{Group, bars, number};
 
 /// The figures of a run.
-#[derive(Default)]
 pub(super) struct Report {
+    /// What the machine was, and what it did besides, before anything was measured.
+    machine: String,
     figures: Vec<Figure>,
     pictures: Vec<Picture>,
 }
@@ -61,6 +62,11 @@ impl Reach {
 }
 
 impl Report {
+    /// An empty one, made before the first measurement.
+    pub(super) fn new() -> Report {
+        Report { machine: machine(), figures: Vec::new(), pictures: Vec::new() }
+    }
+
     pub(super) fn add(&mut self, figure: Figure) {
         eprintln!("  {}: {}{} ({})", figure.name, number(figure.value), figure.unit, figure.detail);
         self.figures.push(figure);
@@ -76,11 +82,15 @@ impl Report {
 
     /// How many figures don't reach what they have to.
     pub(super) fn missed(&self) -> usize {
-        self.figures.iter().filter(|figure| figure.reach.is_some_and(|reach| !reach.holds(figure.value))).count()
+        self.figures
+            .iter()
+            .filter(|figure| figure.reach.is_some_and(|reach| !reach.holds(figure.value)))
+            .count()
     }
 
     pub(super) fn table(&self) -> String {
-        let mut table = "| figure | measured | reach | | made of |\n| --- | ---: | ---: | --- | --- |\n".to_owned();
+        let mut table =
+            "| figure | measured | reach | | made of |\n| --- | ---: | ---: | --- | --- |\n".to_owned();
         for Figure { name, value, unit, reach, detail } in &self.figures {
             let verdict = match reach {
                 None => "",
@@ -99,15 +109,16 @@ impl Report {
         std::fs::create_dir_all(&folder).context("cannot make docs/bench")?;
         let mut pictures = String::new();
         for Picture { file, title, groups } in &self.pictures {
-            std::fs::write(folder.join(file), bars(title, groups)).with_context(|| format!("cannot write {file}"))?;
+            std::fs::write(folder.join(file), bars(title, groups))
+                .with_context(|| format!("cannot write {file}"))?;
             let _ = writeln!(pictures, "![{title}](docs/bench/{file})\n");
         }
-        let text = format!("{HEAD}\n{}\n{}\n{pictures}{FOOT}", machine(), self.table());
+        let text = format!("{HEAD}\n{}\n{}\n{pictures}{FOOT}", self.machine, self.table());
         std::fs::write(root.join("BENCHMARKS.md"), text).context("cannot write BENCHMARKS.md")
     }
 }
 
-/// Date, processor, kernel: figures of another machine are other figures.
+/// Date, processor, kernel, load: figures of another machine are other figures.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
@@ -116,10 +127,11 @@ fn machine() -> String {
     // There is no calendar in the standard library.
     let date = Command::new("date").arg("+%F").output().map(|output| output.stdout).unwrap_or_default();
     format!(
-        "{}, {} × {model}, Linux {}, `cargo xtask bench`\n",
+        "{}, {} × {model}, Linux {}, load before the run {}, `cargo xtask bench`\n",
         String::from_utf8_lossy(&date).trim(),
         models.len(),
         read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
     )
 }
 
@@ -154,7 +166,7 @@ mod tests {
 
     #[test]
     fn tells_what_is_not_reached() {
-        let mut report = Report::default();
+        let mut report = Report::new();
         for (value, reach) in [
             (1.05, Some(Reach::AtMost(1.05))),
             (1.06, Some(Reach::AtMost(1.05))),
@@ -165,6 +177,10 @@ mod tests {
             report.add(Figure { name: "figure".into(), value, unit: "", reach, detail: "detail".into() });
         }
         assert_eq!(report.missed(), 2);
-        assert!(report.table().contains("| figure | 1.06 | ≤ 1.05 | **no** | detail |"), "{}", report.table());
+        assert!(
+            report.table().contains("| figure | 1.06 | ≤ 1.05 | **no** | detail |"),
+            "{}",
+            report.table()
+        );
     }
 }

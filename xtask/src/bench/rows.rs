@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::delay::Delay;
 use super::load::{self, Direction, Streamed};
@@ -36,7 +37,7 @@ pub(super) struct Effort {
 
 impl Effort {
     pub(super) const FULL: Effort =
-        Effort { rounds: 9, window: Duration::from_millis(1000), pings: 4000, starts: 21, many: 1000 };
+        Effort { rounds: 7, window: Duration::from_millis(800), pings: 4000, starts: 21, many: 1000 };
     /// For a first look.
     pub(super) const QUICK: Effort =
         Effort { rounds: 3, window: Duration::from_millis(500), pings: 1000, starts: 5, many: 200 };
@@ -100,13 +101,20 @@ fn against_the_limit(
 }
 
 fn strangers(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
-    for (name, direction, service) in [("up", Direction::Up, SWALLOW), ("down", Direction::Down, PRODUCE_16)] {
-        let clients = clients(stage, &[&[Kind::Bastide], STRANGERS].concat(), service)?;
+    for (name, direction, service) in [("up", Direction::Up, SWALLOW), ("down", Direction::Down, PRODUCE_16)]
+    {
+        let clients = clients(stage, &[&[Kind::Bastide], COPIES, STRANGERS].concat(), service)?;
         let measured = streams(stage, effort, &clients, direction, 1)?;
         let (ours, others) = measured.split_first().context("nothing was measured")?;
-        for other in others {
+        let cpu = |streamed: &Streamed| streamed.cpu;
+        let (copies, strangers) = others.split_at(COPIES.len());
+        let limit = copies.iter().map(|copy| copy.median(cpu)).fold(f64::INFINITY, f64::min);
+        for other in strangers {
             let name = format!("CPU against {}, {name}", other.kind.name());
-            report.add(ratio(name, ours, other, |streamed| streamed.cpu, "s/GB", Reach::AtMost(0.6)));
+            let mut figure = ratio(name, ours, other, cpu, "s/GB", Reach::AtMost(0.6));
+            // Where the limit itself is above it, the reach is out of reach.
+            figure.detail += &format!("; the TLS copy is at {}", number(limit / other.median(cpu)));
+            report.add(figure);
         }
         let group = group(name, &measured, |streamed| streamed.cpu);
         report.draw("strangers.svg", "CPU seconds per GB (less is better)", group);
@@ -124,8 +132,9 @@ fn far(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
         let mut cpus = [Vec::new(), Vec::new()];
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..effort.rounds {
-            for ((client, far), (cpus, rates)) in
-                [(&ours, stage.far()), (&theirs, emulator.pid())].into_iter().zip(cpus.iter_mut().zip(&mut rates))
+            for ((client, far), (cpus, rates)) in [(&ours, stage.far()), (&theirs, emulator.pid())]
+                .into_iter()
+                .zip(cpus.iter_mut().zip(&mut rates))
             {
                 let streamed = load::stream(client.port, client.pid(), far, direction, 1, effort.window)?;
                 cpus.push(streamed.far_cpu);
@@ -152,7 +161,21 @@ fn far(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// All of it on one processor: which one the kernel wakes, and how deep that one slept, takes longer than everything
+/// that is measured here.
 fn latency(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
+    let everywhere = sched_getaffinity(None).context("cannot tell the processors")?;
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|&cpu| everywhere.is_set(cpu)).unwrap_or(0));
+    sched_setaffinity(None, &one).context("cannot stay on one processor")?;
+    // A far end of its own, which inherits the processor.
+    let measured = Stage::new(stage.release().to_path_buf(), stage.interrupts.clone())
+        .and_then(|stage| round_trips(&stage, effort, report));
+    sched_setaffinity(None, &everywhere).context("cannot leave the one processor")?;
+    measured
+}
+
+fn round_trips(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
     let clients = clients(stage, &[&[Kind::Bastide], COPIES].concat(), ECHO)?;
     let target = format!("127.0.0.1:{}", stage.port(&ECHO.to_string())?);
     // Median and 99th percentile of each round in microseconds; the last one is without a client.
@@ -164,7 +187,9 @@ fn latency(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
                 Some((_, client)) => load::ping_pong(client.port, effort.pings)?,
                 None => directly(stage, &target, effort.pings)?,
             };
-            let at = |part: usize| times.get(times.len() * part / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+            let at = |part: usize| {
+                times.get(times.len() * part / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
+            };
             if let (Some(p50), Some(p99)) = (p50.get_mut(number), p99.get_mut(number)) {
                 p50.push(at(50));
                 p99.push(at(99));
@@ -190,7 +215,11 @@ fn latency(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
         });
         let bars = [("bastide", ours), ("TLS copy", copy), ("no client", direct)];
         let bars = bars.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        report.draw("latency.svg", "round trip of one byte, µs (less is better)", Group { name: name.into(), bars });
+        report.draw(
+            "latency.svg",
+            "round trip of one byte, µs (less is better)",
+            Group { name: name.into(), bars },
+        );
     }
     Ok(())
 }
@@ -209,35 +238,47 @@ fn directly(stage: &Stage, target: &str, count: usize) -> Result<Vec<Duration>> 
 /// Long against what computing takes, short against the client's own time limits.
 const ONE_WAY: Duration = Duration::from_millis(50);
 
+/// Whatever is opened ahead or left behind has had its time.
+const QUIET: Duration = Duration::from_millis(500);
+
 fn setup(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
     let line = Delay::new(stage.port("azure")?, ONE_WAY)?;
     let (mut cold, mut warm, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         let client = stage.bastide(&stage.azure(line.port), HELLO)?;
-        let trips = |port: u16| -> Result<f64> {
-            // Whatever is opened ahead has had its time to be.
-            std::thread::sleep(10 * ONE_WAY);
+        let trips = |port: u16, wait: Duration| -> Result<f64> {
+            std::thread::sleep(wait);
             let (socket, time) = load::first_byte(port)?;
             drop(socket);
             Ok(time.as_secs_f64() / (2 * ONE_WAY).as_secs_f64())
         };
         // The lease that proved the tunnel serves the first connection.
-        ahead.push(trips(client.port)?);
-        warm.push(trips(client.port)?);
-        warm.push(trips(client.port)?);
-        std::thread::sleep(10 * ONE_WAY);
+        ahead.push(trips(client.port, QUIET)?);
+        warm.push(trips(client.port, QUIET)?);
+        warm.push(trips(client.port, QUIET)?);
+        // The first cut makes the client release what these connections had, over new connections; the second
+        // takes those from it, and whatever it opens ahead has no time to be there.
         line.cut();
-        cold.push(trips(client.port)?);
+        std::thread::sleep(QUIET);
+        line.cut();
+        cold.push(trips(client.port, ONE_WAY / 5)?);
         stage.interrupts.check()?;
     }
-    for (name, all, most) in [("cold", cold, 4.0), ("warm", warm, 2.0), ("with a lease minted ahead", ahead, 1.0)] {
+    for (name, all, most) in
+        [("cold", cold, 4.0), ("warm", warm, 2.0), ("with a lease minted ahead", ahead, 1.0)]
+    {
         let [low, median, high] = quartiles(all);
         report.add(Figure {
             name: format!("set-up, {name}"),
             value: median,
             unit: " round trips",
             reach: Some(Reach::RoundTrips(most)),
-            detail: format!("of {} ms; quartiles {} to {}", 2 * ONE_WAY.as_millis(), number(low), number(high)),
+            detail: format!(
+                "of {} ms; quartiles {} to {}",
+                2 * ONE_WAY.as_millis(),
+                number(low),
+                number(high)
+            ),
         });
     }
     Ok(())
@@ -308,14 +349,21 @@ fn start(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
         nothing.push(milliseconds_of(Command::new("true"))?);
     }
     let nothing = quartiles(nothing)[1];
-    for (name, all, most) in [("bastide tunnel, to \"ready\"", ready, 60.0), ("bastide --version", version, 5.0)] {
+    for (name, all, most) in
+        [("bastide tunnel, to \"ready\"", ready, 60.0), ("bastide --version", version, 5.0)]
+    {
         let [low, median, high] = quartiles(all);
         report.add(Figure {
             name: name.into(),
             value: median,
             unit: " ms",
             reach: Some(Reach::AtMost(most)),
-            detail: format!("quartiles {} to {}; `true` takes {}", number(low), number(high), number(nothing)),
+            detail: format!(
+                "quartiles {} to {}; `true` takes {}",
+                number(low),
+                number(high),
+                number(nothing)
+            ),
         });
     }
     Ok(())
@@ -410,7 +458,8 @@ fn group(name: &str, measured: &[Measured], value: fn(&Streamed) -> f64) -> Grou
 /// First quartile, median and third quartile; zeros of nothing.
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values.get((values.len().saturating_sub(1) * quarter + 2) / 4).copied().unwrap_or(0.0))
+    [1, 2, 3]
+        .map(|quarter| values.get((values.len().saturating_sub(1) * quarter + 2) / 4).copied().unwrap_or(0.0))
 }
 
 #[cfg(test)]

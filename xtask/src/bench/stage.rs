@@ -92,7 +92,15 @@ impl Stage {
     pub(super) fn bastide(&self, environment: &Environment, service: u16) -> Result<Client> {
         let mut command = Command::new(self.release.join("bastide"));
         command
-            .args(["tunnel", "--name", "bastion", "--resource-group", "demo", "--credential", "client-secret"])
+            .args([
+                "tunnel",
+                "--name",
+                "bastion",
+                "--resource-group",
+                "demo",
+                "--credential",
+                "client-secret",
+            ])
             .args(["--target-resource-id", &environment.machine(), "--resource-port", &service.to_string()])
             .args(["--port", "0", "-o", "json"]);
         let (program, port) = start_in(command, &self.home, environment, |line| {
@@ -133,10 +141,12 @@ impl Stage {
             let event: Value = serde_json::from_str(line).ok()?;
             u16::try_from(event.get("port")?.as_u64()?).ok()
         })?;
-        let text = std::fs::read_to_string(state.join("env.sh")).context("cannot read the emulator's env.sh")?;
+        let text =
+            std::fs::read_to_string(state.join("env.sh")).context("cannot read the emulator's env.sh")?;
         let lines = text.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
-        let environment =
-            Environment(lines.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect());
+        let environment = Environment(
+            lines.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect(),
+        );
         Ok((Client { port, program }, environment))
     }
 

@@ -16,11 +16,14 @@ pub(crate) fn serve(mut stream: Stream) -> io::Result<()> {
         if let Some(token) = request.path.strip_prefix("/webtunnelv2/") {
             let token = token.split('?').next().unwrap_or_default();
             let Some(service) = service(token) else { return respond(&mut stream, 404, &json!({})) };
-            let accept = derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
+            let accept =
+                derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
             stream.write_all(
-                format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                         Sec-WebSocket-Accept: {accept}\r\n\r\n")
-                    .as_bytes(),
+                format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                )
+                .as_bytes(),
             )?;
             return framed(&mut stream, service, bytes);
         }
@@ -71,7 +74,10 @@ fn service(token: &str) -> Option<Service> {
 
 fn respond(stream: &mut Stream, status: u16, answer: &Value) -> io::Result<()> {
     let body = answer.to_string();
-    let head = format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes())
 }
 

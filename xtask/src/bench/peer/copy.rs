@@ -3,7 +3,10 @@
 //! KiB from the local side at a time, all records of it in one write, 256 KiB from the wire at a time, all of its
 //! plain text in one write. It leaves out everything that makes a good citizen: limits, time-outs, an orderly end.
 
-#![expect(clippy::indexing_slicing, reason = "offsets are sums of what reads and writes of the same buffer returned")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "offsets are sums of what reads and writes of the same buffer returned"
+)]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -153,7 +156,8 @@ fn ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
 
 pub(crate) fn config(authority: &Path) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority).context("cannot read the authority's certificate")?)?;
+    roots
+        .add(CertificateDer::from_pem_file(authority).context("cannot read the authority's certificate")?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -253,7 +257,8 @@ impl Unbuffered {
             let mut done = false;
             match state? {
                 ConnectionState::EncodeTlsData(mut encode) => {
-                    let count = encode.encode(&mut this.sealed[this.sealed_to..]).map_err(|e| anyhow!("{e}"))?;
+                    let count =
+                        encode.encode(&mut this.sealed[this.sealed_to..]).map_err(|e| anyhow!("{e}"))?;
                     this.sealed_to += count;
                 }
                 ConnectionState::TransmitTlsData(transmit) => {
@@ -331,7 +336,9 @@ impl Tls for Unbuffered {
                     }
                     true
                 }
-                ConnectionState::WriteTraffic(_) | ConnectionState::PeerClosed | ConnectionState::Closed => false,
+                ConnectionState::WriteTraffic(_) | ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    false
+                }
                 state => return Err(anyhow!("in the middle of a connection: {state:?}")),
             };
             from += discard;

@@ -191,7 +191,11 @@ impl Read for ReadAhead {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.from == self.to {
             // An idle connection, one of a thousand, starts small.
-            let size = if self.to == self.ahead.len() { (4 * self.to).clamp(4096, READ_AHEAD) } else { self.ahead.len() };
+            let size = if self.to == self.ahead.len() {
+                (4 * self.to).clamp(4096, READ_AHEAD)
+            } else {
+                self.ahead.len()
+            };
             self.ahead.resize(size, 0);
             self.from = 0;
             self.to = self.tcp.read(&mut self.ahead)?;

@@ -31,7 +31,9 @@ fn main() -> Result<()> {
             target.parse().context("the target is no address")?,
             count.parse().context("the count is no number")?,
         ),
-        _ => bail!("usage: bench-peer ping CA-FILE ADDRESS COUNT | bench-peer far FOLDER | bench-peer copy buffered|unbuffered CA-FILE ADDRESS"),
+        _ => bail!(
+            "usage: bench-peer ping CA-FILE ADDRESS COUNT | bench-peer far FOLDER | bench-peer copy buffered|unbuffered CA-FILE ADDRESS"
+        ),
     }
 }
 
