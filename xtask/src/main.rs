@@ -1,8 +1,10 @@
 //! `cargo xtask`: the tasks of this repository that are more than one cargo command.
 //!
 //! Here are the command line and the exit status. What each task does is in `demo`, `check` (tests
-//! and CI) and `tidy`; releases are not made here.
+//! and CI), `tidy` and `bench`; releases are not made here.
 
+#[cfg(target_os = "linux")]
+mod bench;
 mod cargo;
 mod check;
 mod demo;
@@ -25,7 +27,14 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // As a shell reports a program that SIGINT ended.
-            if error.is::<Interrupted>() { ExitCode::from(130) } else { ExitCode::FAILURE }
+            if error.is::<Interrupted>() {
+                return ExitCode::from(130);
+            }
+            #[cfg(target_os = "linux")]
+            if error.is::<bench::Missed>() {
+                return ExitCode::from(NOT_REACHED);
+            }
+            ExitCode::FAILURE
         }
     }
 }
@@ -38,6 +47,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["test", "--", filter @ ..] => check::test(filter),
         ["ci"] => check::ci(),
         ["tidy"] => tidy::run(),
+        #[cfg(target_os = "linux")]
+        ["bench", rows @ ..] => bench::run(rows),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())
@@ -45,6 +56,10 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         _ => anyhow::bail!("no such task: {}\n\n{USAGE}", words.join(" ")),
     }
 }
+
+/// Everything was measured and something is too slow: not the same as a failure to measure.
+#[cfg(target_os = "linux")]
+const NOT_REACHED: u8 = 3;
 
 const USAGE: &str = "\
 Usage: cargo xtask TASK
@@ -56,4 +71,7 @@ Usage: cargo xtask TASK
   test -- ARGS    only the tests, with ARGS handed to `cargo test` (a package, a name, --nocapture)
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
+  bench [ROW…]    what a connection costs against plain TLS and against other programs, on Linux; all
+                  rows write BENCHMARKS.md. Exit code 3: measured, and not all reached. --quick: a
+                  first look. Rows: up, down, strangers, far, latency, setup, memory, start, size
 ";
