@@ -44,13 +44,7 @@ impl Local for TcpStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.poll_read_ready(context))?;
-            match self.try_read_vectored(slots) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
     }
 }
 
@@ -61,12 +55,20 @@ impl Local for tokio::net::UnixStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.poll_read_ready(context))?;
-            match self.try_read_vectored(slots) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
+        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
+    }
+}
+
+/// `readv(2)`, waiting as often as the socket would block.
+fn read_slots(
+    mut ready: impl FnMut() -> Poll<io::Result<()>>,
+    mut read: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(ready())?;
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
         }
     }
 }
