@@ -45,6 +45,23 @@ impl Lab {
         ))
     }
 
+    /// With two VMs of the name `box` and built-in SSH servers: one in `demo`, one in the group `other`.
+    pub fn with_twins() -> Self {
+        Self::with(
+            r#"
+            [[virtual_machines]]
+            name = "box"
+            private_ip = "10.0.0.4"
+            ports = { 22 = "ssh" }
+            [[virtual_machines]]
+            name = "box"
+            group = "other"
+            private_ip = "10.0.0.5"
+            ports = { 22 = "ssh" }
+            "#,
+        )
+    }
+
     fn with_scenario(scenario: Scenario) -> Self {
         // The one guard that every test passes: nothing here can reach a real cloud.
         let imds = std::env::var("BASTIDE_IMDS_ENDPOINT").unwrap_or_default();

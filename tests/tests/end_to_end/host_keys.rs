@@ -68,19 +68,7 @@ fn off_takes_any_key_and_keeps_none() {
 
 #[test]
 fn two_vms_of_one_name_are_two_hosts() {
-    let lab = Lab::with(
-        r#"
-        [[virtual_machines]]
-        name = "box"
-        private_ip = "10.0.0.4"
-        ports = { 22 = "ssh" }
-        [[virtual_machines]]
-        name = "box"
-        group = "other"
-        private_ip = "10.0.0.5"
-        ports = { 22 = "ssh" }
-        "#,
-    );
+    let lab = Lab::with_twins();
     let other = lab.vm("box").replace("/demo/", "/other/");
     for target in [lab.vm("box"), other] {
         lab.ssh(&target, "true").expect_code(0);

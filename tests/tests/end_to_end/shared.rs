@@ -76,19 +76,7 @@ fn a_session_sent_to_the_background_keeps_its_connection() {
 
 #[test]
 fn two_vms_of_one_name_do_not_share_a_master() {
-    let lab = Lab::with(
-        r#"
-        [[virtual_machines]]
-        name = "box"
-        private_ip = "10.0.0.4"
-        ports = { 22 = "ssh" }
-        [[virtual_machines]]
-        name = "box"
-        group = "other"
-        private_ip = "10.0.0.5"
-        ports = { 22 = "ssh" }
-        "#,
-    );
+    let lab = Lab::with_twins();
     let config = config(&lab, "master-%r@%h:%p");
     let ssh = |target: &str, words: &[&str]| {
         let program =
