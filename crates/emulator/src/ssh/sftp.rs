@@ -164,12 +164,7 @@ impl Handler for Session {
                 options.write(attributes.size.is_some()).read(attributes.size.is_none());
                 change(&home.open_with(path, &options)?.into_std(), &attributes)?;
             }
-            if let Some(mode) = attributes.permissions {
-                let mut permissions = home.metadata(path)?.permissions();
-                sys::apply_mode(&mut permissions, mode);
-                home.set_permissions(path, permissions)?;
-            }
-            Ok(())
+            set_mode(home, path, &attributes)
         })
         .await?;
         Ok(done(id))
@@ -219,12 +214,7 @@ impl Handler for Session {
     async fn mkdir(&mut self, id: u32, path: String, attributes: FileAttributes) -> Reply<Status> {
         self.on_home(&path, move |home, path| {
             home.create_dir(path)?;
-            if let Some(mode) = attributes.permissions {
-                let mut permissions = home.metadata(path)?.permissions();
-                sys::apply_mode(&mut permissions, mode);
-                home.set_permissions(path, permissions)?;
-            }
-            Ok(())
+            set_mode(home, path, &attributes)
         })
         .await?;
         Ok(done(id))
@@ -361,6 +351,14 @@ fn rooted(path: &str) -> PathBuf {
 fn shown(path: &Path) -> String {
     let names = path.iter().filter(|name| *name != ".").map(|name| name.to_string_lossy());
     format!("/{}", names.collect::<Vec<_>>().join("/"))
+}
+
+/// The mode of a file or folder, where one is given.
+fn set_mode(home: &Dir, path: &Path, attributes: &FileAttributes) -> io::Result<()> {
+    let Some(mode) = attributes.permissions else { return Ok(()) };
+    let mut permissions = home.metadata(path)?.permissions();
+    sys::apply_mode(&mut permissions, mode);
+    home.set_permissions(path, permissions)
 }
 
 /// Size and times; the mode is the callers' business.
