@@ -117,7 +117,7 @@ impl Provider for Cache {
         match (outcome, held) {
             (Some(Ok(token)), _) => Ok(token),
             (_, Some(held)) if held.token.expires_on > (options.clock)() => Ok(held.token),
-            (Some(Err(error)), _) => Err(copy(self.name(), &error)),
+            (Some(Err(error)), _) => Err(error),
             (None, _) => Err(AuthError::Refused {
                 provider: self.name().to_owned(),
                 message: "its sign-in ended without an answer".into(),
@@ -156,16 +156,15 @@ struct Held {
 }
 
 type Flight = watch::Receiver<Option<Outcome>>;
-type Outcome = Result<AccessToken, Arc<AuthError>>;
+type Outcome = Result<AccessToken, AuthError>;
 
 impl Shared {
     async fn fetch(&self, request: &TokenRequest) -> Outcome {
         let limit = self.options.time_limit;
-        let outcome = match tokio::time::timeout(limit, self.provider.access_token(request)).await {
+        match tokio::time::timeout(limit, self.provider.access_token(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(AuthError::TimedOut { provider: self.provider.name().to_owned(), after: limit }),
-        };
-        outcome.map_err(Arc::new)
+        }
     }
 
     fn land(&self, request: TokenRequest, outcome: &Outcome) {
@@ -184,58 +183,6 @@ impl Shared {
             }
             Err(_) => {}
         }
-    }
-}
-
-/// An error for each of those that waited for it.
-pub(crate) fn copy(provider: &str, error: &Arc<AuthError>) -> AuthError {
-    match &**error {
-        AuthError::Unavailable { provider, reason } => {
-            AuthError::Unavailable { provider: provider.clone(), reason: reason.clone() }
-        }
-        AuthError::NotSignedIn { tried } => AuthError::NotSignedIn { tried: tried.clone() },
-        AuthError::Refused { provider, message, hint } => {
-            AuthError::Refused { provider: provider.clone(), message: message.clone(), hint: hint.clone() }
-        }
-        AuthError::Network { provider, source } => AuthError::Network {
-            provider: provider.clone(),
-            source: match source.downcast_ref::<bastide_net::Error>() {
-                // Kept as it is: callers look into it for the certificates that a server presented.
-                Some(source) => Box::new(source.clone()),
-                None => Box::new(Cause(Arc::clone(error))),
-            },
-        },
-        AuthError::TimedOut { provider, after } => {
-            AuthError::TimedOut { provider: provider.clone(), after: *after }
-        }
-        // A kind that is newer than this crate.
-        other => AuthError::Refused {
-            provider: provider.to_owned(),
-            message: other.to_string(),
-            hint: Some(other.hint()),
-        },
-    }
-}
-
-/// The source of a shared error.
-#[derive(Debug)]
-struct Cause(Arc<AuthError>);
-
-impl Cause {
-    fn inner(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner().map_or(Ok(()), |inner| write!(formatter, "{inner}"))
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.inner().and_then(std::error::Error::source)
     }
 }
 
@@ -324,7 +271,7 @@ mod tests {
         fn fail_next(&self) {
             locked(&self.provider.errors).push_back(AuthError::Network {
                 provider: "numbered".into(),
-                source: Box::new(std::io::Error::other("cable cut")),
+                source: Arc::new(std::io::Error::other("cable cut")),
             });
         }
 

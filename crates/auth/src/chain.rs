@@ -6,8 +6,6 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use bastide_core::{AccessToken, AuthError, Provider, TokenRequest};
 
-use crate::cache::copy;
-
 /// Providers in the order in which they are tried. One that is not set up ([`AuthError::Unavailable`]) is passed
 /// over; one that is set up and refused ends the search with its own error, because a user who gave a secret does
 /// not want to be somebody else by accident. The first that signs in is asked from then on.
@@ -18,7 +16,7 @@ pub struct Chain {
 }
 
 /// A provider, or why there is none.
-type Link = Result<Arc<dyn Provider>, Arc<AuthError>>;
+type Link = Result<Arc<dyn Provider>, AuthError>;
 
 impl Chain {
     /// Appends a provider, or the reason why it could not be made.
@@ -26,7 +24,7 @@ impl Chain {
     pub fn link<P: Provider + 'static>(mut self, provider: Result<P, AuthError>) -> Self {
         self.links.push(match provider {
             Ok(provider) => Ok(Arc::new(provider)),
-            Err(error) => Err(Arc::new(error)),
+            Err(error) => Err(error),
         });
         self
     }
@@ -49,7 +47,7 @@ impl Provider for Chain {
         for (index, link) in self.links.iter().enumerate() {
             let outcome = match link {
                 Ok(provider) => provider.access_token(request).await,
-                Err(error) => Err(copy("auto", error)),
+                Err(error) => Err(error.clone()),
             };
             match outcome {
                 Err(AuthError::Unavailable { provider, reason }) => {

@@ -73,8 +73,8 @@ impl Failure {
     pub(crate) fn into_auth_error(self, provider: &str, tenant: Option<&str>) -> AuthError {
         let provider = provider.to_owned();
         match self {
-            Failure::Network(source) => AuthError::Network { provider, source: Box::new(source) },
-            Failure::Sick { .. } => AuthError::Network { provider, source: Box::new(self) },
+            Failure::Network(source) => AuthError::Network { provider, source: Arc::new(source) },
+            Failure::Sick { .. } => AuthError::Network { provider, source: Arc::new(self) },
             Failure::Refused { ref message, .. } => {
                 let message = message.clone().unwrap_or_else(|| self.to_string());
                 AuthError::Refused { provider, hint: entra::hint(&message, tenant), message }

@@ -21,7 +21,7 @@ pub use data_plane::{Grant, GrantError, service_message};
 pub use error::Error;
 pub use fault::Fault;
 pub use plan::{Entry, Plan, Refusal};
-pub use provider::{AccessToken, AuthError, Freshness, Provider, TokenRequest};
+pub use provider::{AccessToken, AuthError, CertificateRequest, Freshness, Provider, TokenRequest};
 pub use resource_id::ResourceId;
 pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, verdict};
 pub use secret::Secret;

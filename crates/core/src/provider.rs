@@ -1,6 +1,7 @@
 //! Signing in to Azure, as the rest of the program sees it: one trait and what goes in and out of it. It
 //! leaves out every way to do it; those are in `bastide-auth`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -31,13 +32,34 @@ pub struct TokenRequest {
     pub tenant: Option<String>,
     /// Whether a token from a cache will do.
     pub freshness: Freshness,
+    /// The claims that a service has demanded in its challenge (protocol.md §2), as JSON; they go into the
+    /// request unchanged.
+    pub claims: Option<String>,
+    /// Asks for an SSH certificate in place of a bearer token: the answer's secret is then the base64 body of the
+    /// certificate (protocol.md §7).
+    pub certificate: Option<CertificateRequest>,
 }
 
 impl TokenRequest {
     /// A token for this scope from the provider's own tenant, cached or not.
     pub fn new(scope: impl Into<String>) -> Self {
-        Self { scope: scope.into(), tenant: None, freshness: Freshness::Cached }
+        Self {
+            scope: scope.into(),
+            tenant: None,
+            freshness: Freshness::Cached,
+            claims: None,
+            certificate: None,
+        }
     }
+}
+
+/// The public key that an SSH certificate is asked for, in the words of the request (protocol.md §7).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateRequest {
+    /// `req_cnf`: the key as JSON Web Key.
+    pub key: String,
+    /// `key_id`: the key's fingerprint.
+    pub key_id: String,
 }
 
 /// Whether a token from a cache will do.
@@ -59,7 +81,7 @@ pub struct AccessToken {
 }
 
 /// Why there is no token.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
     /// This provider has nothing to sign in with: the next one may be tried.
@@ -93,7 +115,7 @@ pub enum AuthError {
         provider: String,
         /// What broke.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// No answer in time.
     #[error("{provider} gave no answer within {} s", after.as_secs())]
