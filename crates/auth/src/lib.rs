@@ -8,6 +8,7 @@
 //! * [`Chain`]: the first provider that is set up.
 //! * [`ServicePrincipal`] and [`AzureCli`], both by `azure_identity`; what leaves the process goes through
 //!   [`bastide_net::Network`], so that one set of roots, proxies and time limits holds.
+//! * [`EntraIdentity`] and [`Agent`]: signing in to a VM with Entra ID.
 //!
 //! Errors are [`bastide_core::AuthError`]. No message and no log line holds a secret.
 
@@ -18,6 +19,7 @@ mod credential;
 mod entra;
 mod environment;
 mod service_principal;
+mod ssh;
 mod sys;
 #[cfg(test)]
 mod test_server;
@@ -29,3 +31,6 @@ pub use chain::Chain;
 pub use credential::{Credential, Setup, UnknownCredential};
 pub use environment::Environment;
 pub use service_principal::ServicePrincipal;
+#[cfg(unix)]
+pub use ssh::{Agent, Progress};
+pub use ssh::{Certificate, EntraIdentity};

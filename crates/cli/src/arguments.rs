@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
     #[command(after_help = PROXY_EXAMPLES)]
     Proxy(Proxy),
+    /// Write an Entra ID certificate for SSH, and its key, into files
+    #[command(after_help = SSH_CERT_EXAMPLES)]
+    SshCert(SshCert),
     /// Pass a connection to the session's socket on to OpenSSH
     #[cfg(unix)]
     #[command(name = "hand-over", hide = true)]
@@ -50,7 +53,14 @@ const SSH_EXAMPLES: &str = "\
 Examples:
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type ssh-key --username me --ssh-key ~/.ssh/id_ed25519
   bastide ssh -n BASTION -g GROUP --target-ip-address 10.0.0.4 --username me -- -L 8080:localhost:80
-  bastide ssh -n BASTION -g GROUP --target-resource-id ID -- uptime";
+  bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type AAD
+  bastide ssh -n BASTION -g GROUP --target-resource-id ID -- uptime
+  pass show vm | bastide ssh -n BASTION -g GROUP --target-resource-id ID --username me --password-stdin -- uptime";
+
+const SSH_CERT_EXAMPLES: &str = "\
+`bastide ssh --auth-type AAD` needs no files: its key never leaves memory. For other programs:
+  bastide ssh-cert --write ~/.ssh/entra
+  scp -i ~/.ssh/entra/id_rsa -o CertificateFile=~/.ssh/entra/id_rsa-cert.pub …";
 
 const TUNNEL_EXAMPLES: &str = "\
 Examples:
@@ -244,6 +254,9 @@ pub(crate) struct SignIn {
     /// The private key to sign in with
     #[arg(long, value_name = "FILE")]
     pub(crate) ssh_key: Option<PathBuf>,
+    /// Read the password from the first line of standard input; the rest goes to the session
+    #[arg(long, conflicts_with = "ssh_key")]
+    pub(crate) password_stdin: bool,
     /// How the VM's host key is checked; known ones are kept by the VM's identity
     #[arg(long, value_enum, value_name = "HOW", default_value_t = HostKeyCheck::AcceptNew)]
     pub(crate) host_key_check: HostKeyCheck,
@@ -268,6 +281,13 @@ pub(crate) enum HostKeyCheck {
     AcceptNew,
     /// Any
     Off,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshCert {
+    /// The folder for id_rsa, id_rsa.pub and id_rsa-cert.pub; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) write: PathBuf,
 }
 
 #[derive(Debug, Args)]

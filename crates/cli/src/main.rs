@@ -1,6 +1,9 @@
 //! The binary `bastide`: parses, calls the library, prints, exits. No rule of the protocol is here.
 
 mod arguments;
+#[cfg(unix)]
+mod askpass;
+mod certificate;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
@@ -8,6 +11,7 @@ mod openssh;
 mod proxy;
 mod report;
 mod setup;
+mod sign_in;
 mod signals;
 mod ssh;
 mod sys;
@@ -18,6 +22,10 @@ use exit::Exit;
 use report::Reporter;
 
 fn main() -> std::process::ExitCode {
+    #[cfg(unix)]
+    if let Some((socket, question)) = askpass::question() {
+        return askpass::ask(&socket, &question).unwrap_or(Exit::Child(1)).into();
+    }
     let (command, global) = Arguments::of_process();
     let reporter = Reporter::new(&global);
     report::own_faults();
@@ -25,6 +33,7 @@ fn main() -> std::process::ExitCode {
         Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),
         Command::Ssh(ssh) => ssh::run(&global, ssh, &reporter),
         Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
+        Command::SshCert(ssh_cert) => certificate::run(&global, &ssh_cert, &reporter),
         #[cfg(unix)]
         Command::HandOver { socket } => hand_over::run(&socket),
     };

@@ -19,6 +19,25 @@ pub(crate) enum Way {
     Carry(Vec<OsString>),
 }
 
+/// What we sign in with on OpenSSH's behalf.
+#[derive(Debug)]
+pub(crate) enum Aid {
+    /// OpenSSH does it by itself.
+    Nothing,
+    /// An agent of ours holds the identity of this user.
+    Agent {
+        /// Where it listens.
+        socket: PathBuf,
+        /// The user on the VM.
+        user: String,
+    },
+    /// A program of ours knows the password (`askpass`).
+    Password,
+}
+
+/// Signatures for a certificate of an RSA key (RFC 8332; PROTOCOL.certkeys of OpenSSH).
+const CERTIFICATE_ALGORITHMS: &str = "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com";
+
 /// The program's path.
 ///
 /// # Errors
@@ -42,20 +61,20 @@ pub(crate) fn find(program: &str) -> Result<PathBuf, Failure> {
 /// Usage, for each thing that OpenSSH would stumble over later.
 pub(crate) fn check_sign_in(ssh: &Ssh) -> Result<(), Failure> {
     match (ssh.sign_in.auth_type, &ssh.sign_in.ssh_key) {
-        (Some(AuthType::Aad), _) => {
+        (Some(AuthType::Password | AuthType::Aad), Some(_)) => {
             return Err(Failure::usage(
-                "signing in to the VM with Entra ID (--auth-type AAD) comes with a later version",
-                "use --auth-type ssh-key or password",
-            ));
-        }
-        (Some(AuthType::Password), Some(_)) => {
-            return Err(Failure::usage(
-                "--ssh-key does not go with --auth-type password",
+                "--ssh-key goes with --auth-type ssh-key only",
                 "leave one of them out",
             ));
         }
         (_, Some(key)) => check_key(key)?,
         (_, None) => {}
+    }
+    if ssh.sign_in.password_stdin && !matches!(ssh.sign_in.auth_type, None | Some(AuthType::Password)) {
+        return Err(Failure::usage(
+            "--password-stdin goes with --auth-type password only",
+            "leave one of them out",
+        ));
     }
     if let Some(word) = ssh.ssh_args.iter().take_while(|word| is_option(word)).find(|word| is_jump(word)) {
         return Err(Failure::usage(
@@ -107,6 +126,7 @@ pub(crate) fn arguments(
     host: &str,
     host_key_alias: &str,
     known_hosts: &Path,
+    aid: &Aid,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: &OsStr| {
@@ -149,12 +169,35 @@ pub(crate) fn arguments(
             option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
             option("PubkeyAuthentication", "no".as_ref());
         }
-        Some(AuthType::Aad) | None => {}
+        // Nothing but the certificate is offered, and without the SHA-1 that servers refuse (protocol.md §7). The
+        // older of the option's two names is known to all versions of OpenSSH.
+        Some(AuthType::Aad) => {
+            option("PreferredAuthentications", "publickey".as_ref());
+            option("PubkeyAcceptedKeyTypes", CERTIFICATE_ALGORITHMS.as_ref());
+            option("IdentitiesOnly", "no".as_ref());
+            option("IdentityFile", "none".as_ref());
+            option("CertificateFile", "none".as_ref());
+        }
+        None => {}
+    }
+    match aid {
+        Aid::Nothing => {}
+        Aid::Agent { socket, .. } => option("IdentityAgent", &config_path(socket)),
+        // There is one answer, for one question.
+        Aid::Password => {
+            option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
+            option("PubkeyAuthentication", "no".as_ref());
+            option("NumberOfPasswordPrompts", "1".as_ref());
+        }
     }
     if let Some(key) = &ssh.sign_in.ssh_key {
         words.extend(["-i".into(), key.into()]);
     }
-    if let Some(user) = &ssh.sign_in.username {
+    let user = match aid {
+        Aid::Agent { user, .. } => Some(user),
+        Aid::Nothing | Aid::Password => ssh.sign_in.username.as_ref(),
+    };
+    if let Some(user) = user {
         words.extend(["-l".into(), user.into()]);
     }
     words.push(host.into());

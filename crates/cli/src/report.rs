@@ -75,6 +75,13 @@ impl Reporter {
         }
     }
 
+    /// What to do about a failure that another program has told.
+    pub(crate) fn hint(&self, words: &str) {
+        if self.output == Output::Text {
+            line(&format!("hint: {words}"));
+        }
+    }
+
     /// An event for a program.
     pub(crate) fn event(&self, name: &str, fields: Value) {
         if self.output != Output::Json {

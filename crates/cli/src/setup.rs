@@ -16,14 +16,27 @@ use crate::report::Reporter;
 
 /// A client as the flags and the environment describe it.
 pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour) -> Result<Client, Failure> {
+    client_with(global, place.subscription.clone(), behaviour.keepalive).await
+}
+
+/// The same for a command that opens no connection to a VM.
+pub(crate) async fn client_without_host(global: &Global) -> Result<Client, Failure> {
+    client_with(global, None, arguments::Keepalive::Tcp).await
+}
+
+async fn client_with(
+    global: &Global,
+    subscription: Option<String>,
+    keepalive: arguments::Keepalive,
+) -> Result<Client, Failure> {
     let environment = Environment::of_process();
     let settings = Settings {
-        network: network(global, behaviour, &environment)?,
+        network: network(global, keepalive, &environment)?,
         cloud: CloudChoice::parse(&global.cloud)?,
         credential: global.credential,
         tenant: global.tenant.clone(),
         client_id: global.client_id.clone(),
-        subscription: place.subscription.clone(),
+        subscription,
         environment,
     };
     Ok(Client::new(settings).await?)
@@ -31,7 +44,7 @@ pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour
 
 fn network(
     global: &Global,
-    behaviour: &Behaviour,
+    keepalive: arguments::Keepalive,
     environment: &Environment,
 ) -> Result<NetworkOptions, Failure> {
     let mut ca_bundles = global.ca_bundle.clone();
@@ -46,7 +59,7 @@ fn network(
         }
         None => ProxyRules::from_environment()?,
     };
-    let keepalive = match behaviour.keepalive {
+    let keepalive = match keepalive {
         arguments::Keepalive::Ping | arguments::Keepalive::Tcp => Some(TcpKeepalive::default()),
         arguments::Keepalive::Off => None,
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use bastide::{Plan, Relay, Stopped};
+use bastide::{Plan, Relay, Secret, Stopped};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Way};
 use crate::report::{Reporter, Stream};
+use crate::sign_in::{self, SignIn};
 use crate::signals::Signals;
 use crate::{setup, sys};
 
@@ -23,15 +24,17 @@ use crate::{setup, sys};
 pub(crate) fn run(global: &Global, ssh: arguments::Ssh, reporter: &Reporter) -> Result<Exit, Failure> {
     let program = openssh::find("ssh")?;
     openssh::check_sign_in(&ssh)?;
+    let password = sign_in::password(&ssh)?;
     // One connection: a second thread would only cost wake-ups.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let reporter = reporter.with_json_to(Stream::Stderr);
-    setup::block_on(runtime, session(global, &ssh, &program, &reporter))
+    setup::block_on(runtime, session(global, &ssh, password, &program, &reporter))
 }
 
 async fn session(
     global: &Global,
     ssh: &arguments::Ssh,
+    password: Option<Secret>,
     program: &Path,
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
@@ -46,19 +49,25 @@ async fn session(
         }
         let options = setup::relay_options(&ssh.behaviour);
         let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
-        Ok::<_, Failure>((plan, relay))
+        let sign_in = SignIn::prepare(ssh, password, &client, &host, reporter).await?;
+        Ok::<_, Failure>((plan, relay, sign_in))
     };
-    let (plan, relay) = tokio::select! {
+    let (plan, relay, sign_in) = tokio::select! {
         opened = opening => opened?,
         () = signals.stop().cancelled_owned() => {
             return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
         }
     };
-    let session = Session { global, reporter, ssh, program, plan, known_hosts: known_hosts()? };
-    match session.outlives_us().await {
-        true => session.run_apart(&signals).await,
-        false => session.run_here(relay, &signals).await,
-    }
+    let session = Session { global, reporter, ssh, program, plan, known_hosts: known_hosts()?, sign_in };
+    let running = async {
+        match session.outlives_us().await {
+            true => session.run_apart(&signals).await,
+            false => session.run_here(relay, &signals).await,
+        }
+    };
+    let exit = session.sign_in.during(running).await?;
+    session.sign_in.explain(exit, reporter);
+    Ok(exit)
 }
 
 struct Session<'a> {
@@ -68,6 +77,7 @@ struct Session<'a> {
     program: &'a Path,
     plan: Plan,
     known_hosts: PathBuf,
+    sign_in: SignIn,
 }
 
 impl Session<'_> {
@@ -130,6 +140,7 @@ impl Session<'_> {
     fn spawn(&self, way: &Way) -> Result<Child, Failure> {
         let mut command = Command::new(self.program);
         command.args(self.arguments(way)).kill_on_drop(true);
+        self.sign_in.environment(&mut command);
         if let Some(proxy) = &self.global.proxy {
             command.env("HTTPS_PROXY", proxy);
         }
@@ -138,7 +149,7 @@ impl Session<'_> {
 
     fn arguments(&self, way: &Way) -> Vec<OsString> {
         let (host, alias) = (self.plan.target_name(), self.plan.host_key_alias());
-        openssh::arguments(self.ssh, way, host, alias, &self.known_hosts)
+        openssh::arguments(self.ssh, way, host, alias, &self.known_hosts, self.sign_in.aid())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
-use bastide_auth::{Credential, Environment, Setup};
+use bastide_auth::{Credential, EntraIdentity, Environment, Setup};
 use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Observer, Relay};
@@ -178,6 +178,21 @@ impl Client {
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
         Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
+    }
+
+    /// Who the user is on VMs by Entra ID: a fresh key in memory, for which certificates are asked in the tenant of
+    /// `host`, or in the user's own. Asks for none yet.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`] when no key can be made.
+    pub async fn entra_identity(&self, host: Option<&Host>) -> Result<EntraIdentity, Error> {
+        let request = TokenRequest {
+            tenant: host.and_then(|host| host.token.tenant.clone()),
+            ..TokenRequest::new(&self.arm.cloud().ssh_scope)
+        };
+        Ok(EntraIdentity::new(Arc::clone(&self.provider), request).await?)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

@@ -13,9 +13,11 @@ mod peer;
 mod sys;
 mod tunnel;
 
-pub use bastide_auth::{Credential, Environment};
+#[cfg(unix)]
+pub use bastide_auth::{Agent, Progress};
+pub use bastide_auth::{Certificate, Credential, EntraIdentity, Environment};
 pub use bastide_core::{
-    AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Target, TargetKind,
+    AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Secret, Target, TargetKind,
 };
 pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, ProxyRules};
 pub use bastide_relay::{

@@ -17,12 +17,19 @@ pub struct Cloud {
     pub authority: String,
     /// The scope of a token for ARM, which is also the `aztoken` of the data plane (protocol.md §7).
     pub arm_scope: String,
+    /// The scope of an SSH certificate (protocol.md §7).
+    pub ssh_scope: String,
 }
 
 impl Cloud {
     /// The public cloud.
     pub fn public() -> Self {
-        Self::known("AzureCloud", "https://management.azure.com", "https://login.microsoftonline.com")
+        Self::known(
+            "AzureCloud",
+            "https://management.azure.com",
+            "https://login.microsoftonline.com",
+            PUBLIC_SSH,
+        )
     }
 
     /// One of the built-in clouds, in any case.
@@ -33,11 +40,13 @@ impl Cloud {
                 "AzureUSGovernment",
                 "https://management.usgovcloudapi.net",
                 "https://login.microsoftonline.us",
+                "https://pasff.usgovcloudapi.net",
             ),
             Self::known(
                 "AzureChinaCloud",
                 "https://management.chinacloudapi.cn",
                 "https://login.chinacloudapi.cn",
+                "https://pas.chinacloudapi.cn",
             ),
         ]
         .into_iter()
@@ -96,17 +105,27 @@ impl Cloud {
             arm_scope: format!("{audience}/.default"),
             arm,
             authority,
+            // The metadata names no such service.
+            ssh_scope: ssh_scope(PUBLIC_SSH),
         })
     }
 
-    fn known(name: &str, arm: &str, authority: &str) -> Self {
+    fn known(name: &str, arm: &str, authority: &str, ssh: &str) -> Self {
         Self {
             name: name.into(),
             arm: arm.into(),
             authority: authority.into(),
             arm_scope: format!("{arm}/.default"),
+            ssh_scope: ssh_scope(ssh),
         }
     }
+}
+
+/// The public cloud's service that decides who may sign in to a VM.
+const PUBLIC_SSH: &str = "https://pas.windows.net";
+
+fn ssh_scope(service: &str) -> String {
+    format!("{service}/CheckMyAccess/Linux/.default")
 }
 
 /// `https://host[:port][/path]` without a trailing slash; nothing for anything else.

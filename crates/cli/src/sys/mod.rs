@@ -7,8 +7,11 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{StopSignals, exit_of, private_folder, readers_beside_owner, stdin, stdout, terminate};
+pub(crate) use unix::{
+    StopSignals, exit_of, make_private_folder, private_folder, readers_beside_owner, stdin, stdout,
+    terminate, unbuffered_stdin,
+};
 #[cfg(not(unix))]
 pub(crate) use windows::{
-    StopSignals, exit_of, private_folder, readers_beside_owner, stdin, stdout, terminate,
+    StopSignals, exit_of, make_private_folder, private_folder, readers_beside_owner, stdin, stdout, terminate,
 };

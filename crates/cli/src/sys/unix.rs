@@ -69,6 +69,11 @@ pub(crate) fn stdout() -> io::Result<Writer> {
     })
 }
 
+/// Standard input without a buffer, so that not a byte too much is read.
+pub(crate) fn unbuffered_stdin() -> io::Result<std::fs::File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
 enum Kind {
     Pipe(OwnedFd),
     Unix(UnixStream),
@@ -115,6 +120,12 @@ pub(crate) fn private_folder() -> io::Result<tempfile::TempDir> {
         Some(folder) if !folder.is_empty() => builder.tempdir_in(folder).or_else(|_| builder.tempdir()),
         _ => builder.tempdir(),
     }
+}
+
+/// A folder that only its owner can enter, unless it is there already.
+pub(crate) fn make_private_folder(path: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// A child's status as a shell reports it: 128 and the signal's number when one ended it.

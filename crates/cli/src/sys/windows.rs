@@ -57,3 +57,8 @@ pub(crate) fn exit_of(status: ExitStatus) -> u8 {
 
 /// Ctrl-C reaches the whole console group by itself.
 pub(crate) fn terminate(_: u32, _: u8) {}
+
+/// A folder, with the access list of the one that it is in.
+pub(crate) fn make_private_folder(path: &std::path::Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)
+}

@@ -1,0 +1,257 @@
+//! The agent on a private socket: it serves one Entra identity to the OpenSSH that we started, and passes
+//! everything else on to the user's own agent. What is asked and what may be signed is `conversation.rs`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::conversation::{self, Ask, Conversation};
+use super::identity::EntraIdentity;
+
+/// An SSH agent for one identity.
+#[derive(Debug)]
+pub struct Agent {
+    listener: UnixListener,
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+/// How far a sign-in has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    /// OpenSSH has asked for nothing: it has not got as far as signing in.
+    Idle,
+    /// The certificate was offered to the VM, which has not taken it (yet).
+    Offered,
+    /// The VM has taken the certificate, and the sign-in was signed.
+    Signed,
+}
+
+#[derive(Debug)]
+struct Shared {
+    identity: EntraIdentity,
+    /// The user's own agent.
+    beyond: Option<PathBuf>,
+    /// A [`Progress`].
+    progress: AtomicU8,
+    places: Arc<Semaphore>,
+}
+
+/// A message's length: OpenSSH's own bound (`MAX_AGENT_REPLY_LEN` of authfd.c).
+const MAX_MESSAGE: usize = 256 * 1024;
+
+/// Connections at a time: ssh makes one, and one for each program on the VM that uses a forwarded agent.
+const CONNECTIONS_AT_ONCE: usize = 64;
+
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// Listens on `folder/agent`. The folder has to be one that nobody else can enter. `beyond` is the user's own
+    /// agent (`SSH_AUTH_SOCK`).
+    ///
+    /// # Errors
+    /// Those of binding a Unix socket.
+    pub fn open(folder: &Path, identity: EntraIdentity, beyond: Option<PathBuf>) -> io::Result<Self> {
+        let path = folder.join("agent");
+        let listener = UnixListener::bind(&path)?;
+        let shared = Shared {
+            identity,
+            beyond,
+            progress: AtomicU8::new(Progress::Idle as u8),
+            places: Arc::new(Semaphore::new(CONNECTIONS_AT_ONCE)),
+        };
+        Ok(Self { listener, path, shared: Arc::new(shared) })
+    }
+
+    /// The socket, for `IdentityAgent` (ssh_config(5)).
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far the sign-in has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let at_least = |progress| self.shared.progress.load(Ordering::Relaxed) >= progress as u8;
+        match () {
+            () if at_least(Progress::Signed) => Progress::Signed,
+            () if at_least(Progress::Offered) => Progress::Offered,
+            () => Progress::Idle,
+        }
+    }
+
+    /// Serves until `stop`.
+    ///
+    /// Cancel safe: a dropped future ends the conversations under way at their next message.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let stop = stop.child_token();
+        let _end_all = stop.clone().drop_guard();
+        let conversations = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, place)) => {
+                    let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+                    conversations.spawn(async move {
+                        let _place = place;
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            ended = shared.converse(stream) => {
+                                if let Err(error) = ended {
+                                    tracing::debug!(%error, "a conversation with the SSH agent broke");
+                                }
+                            }
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the SSH agent cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                }
+            }
+        }
+        conversations.close();
+        conversations.wait().await;
+    }
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, place))
+    }
+}
+
+impl Shared {
+    async fn converse(&self, mut client: UnixStream) -> io::Result<()> {
+        // The folder's mode keeps others out already; root comes in anywhere.
+        let peer = client.peer_cred()?.uid();
+        if peer != rustix::process::geteuid().as_raw() {
+            tracing::warn!(peer, "a process of another user asked the SSH agent");
+            return Ok(());
+        }
+        let mut conversation = Conversation::default();
+        let mut beyond = Beyond { path: self.beyond.as_deref(), stream: None };
+        // The certificate that this client was shown.
+        let mut shown = None;
+        while let Some(message) = read_message(&mut client).await? {
+            let answer = match conversation.hear(&message) {
+                Ask::List => {
+                    let others = beyond.ask(&conversation::list_request()).await;
+                    shown = match conversation.is_at_home() {
+                        true => self.certificate().await,
+                        false => None,
+                    };
+                    self.reached(shown.as_ref().map_or(Progress::Idle, |_| Progress::Offered));
+                    let ours = shown.as_ref().map(|shown| (shown.blob.as_slice(), shown.user()));
+                    conversation::list(ours, others.as_deref())
+                }
+                Ask::Sign { identity, data, hash } => match &shown {
+                    Some(shown) if shown.blob == identity => {
+                        let signature = hash
+                            .filter(|hash| conversation.may_sign(data, *hash, shown.user(), &shown.blob))
+                            .and_then(|hash| self.identity.sign(hash, data));
+                        match signature {
+                            Some(blob) => {
+                                self.reached(Progress::Signed);
+                                conversation::signature(&blob)
+                            }
+                            None => {
+                                tracing::warn!(
+                                    "the SSH agent refused to sign something else than this sign-in"
+                                );
+                                conversation::failure()
+                            }
+                        }
+                    }
+                    _ => beyond.ask(&message).await.unwrap_or_else(conversation::failure),
+                },
+                Ask::Bound => {
+                    // The user's agent may restrict its keys to certain hosts (ssh-add -h) and has to know.
+                    beyond.ask(&message).await;
+                    conversation::success()
+                }
+                Ask::Other => beyond.ask(&message).await.unwrap_or_else(conversation::failure),
+            };
+            write_message(&mut client, &answer).await?;
+        }
+        Ok(())
+    }
+
+    fn reached(&self, progress: Progress) {
+        self.progress.fetch_max(progress as u8, Ordering::Relaxed);
+    }
+
+    async fn certificate(&self) -> Option<super::Certificate> {
+        match self.identity.certificate().await {
+            Ok(certificate) => Some(certificate),
+            Err(error) => {
+                tracing::warn!(%error, "there is no SSH certificate");
+                None
+            }
+        }
+    }
+}
+
+/// The user's own agent, as far as this client needs it.
+struct Beyond<'a> {
+    path: Option<&'a Path>,
+    stream: Option<UnixStream>,
+}
+
+impl Beyond<'_> {
+    /// Its answer; `None` when there is no such agent, or it breaks.
+    async fn ask(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+        let path = self.path?;
+        match self.exchange(path, message).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(%error, "the user's SSH agent does not answer");
+                self.stream = None;
+                None
+            }
+        }
+    }
+
+    async fn exchange(&mut self, path: &Path, message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => self.stream.insert(UnixStream::connect(path).await?),
+        };
+        write_message(stream, message).await?;
+        read_message(stream).await
+    }
+}
+
+/// The next message; `None` when the other side has closed.
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    let length = match stream.read_u32().await {
+        Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if length == 0 || length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of a length that no agent takes"));
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await?;
+    Ok(Some(message))
+}
+
+async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
+    let mut framed = Vec::with_capacity(message.len() + 4);
+    super::wire::put_string(&mut framed, message);
+    stream.write_all(&framed).await
+}
