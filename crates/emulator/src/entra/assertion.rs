@@ -4,10 +4,11 @@
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::server::ParsedCertificate;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -87,7 +88,7 @@ fn by_certificate(
             || header.x5t_s256.as_ref().is_some_and(|text| *text == thumbprint(&digest::SHA256))
     };
     let pem = credentials.certificates.iter().find(named).ok_or_else(unregistered)?;
-    let key = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| unregistered())?;
+    let key = public_key(pem).ok_or_else(unregistered)?;
     let mut validation = untimed(header.alg);
     validation.algorithms = vec![Algorithm::RS256, Algorithm::PS256];
     jsonwebtoken::decode::<Value>(assertion, &key, &validation).map_err(|_| AssertionFault::Signature)?;
@@ -124,6 +125,14 @@ fn by_federation(
     }
     azure.issuer.read::<Value>(assertion).ok_or(AssertionFault::Signature)?;
     claims.in_time()
+}
+
+/// The RSA key of a certificate.
+fn public_key(pem: &str) -> Option<DecodingKey> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let key = ParsedCertificate::try_from(&certificate).ok()?.subject_public_key_info();
+    let key = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&key));
+    DecodingKey::from_rsa_pem(key.as_bytes()).ok()
 }
 
 /// Signature only: time and audience have refusals of their own.

@@ -116,15 +116,16 @@ impl Scenario {
         for user in &self.users {
             self.known_tenant(&format!("user `{}`", user.upn), &user.tenant)?;
             people.push(format!("{} in {}", user.upn, user.tenant));
-            objects.push(&user.object_id);
+            objects.push(format!("{} in {}", user.object_id, user.tenant));
         }
         unique("user", people.iter())?;
         for identity in &self.managed_identities {
             self.known_tenant(&format!("managed identity `{}`", identity.name), &identity.tenant)?;
-            objects.push(&identity.object_id);
+            objects.push(format!("{} in {}", identity.object_id, identity.tenant));
         }
-        objects.extend(self.service_principals.iter().map(|one| &one.object_id));
-        unique("object id", objects.into_iter())?;
+        objects
+            .extend(self.service_principals.iter().map(|one| format!("{} in {}", one.object_id, one.tenant)));
+        unique("object id", objects.iter())?;
         unique("application", self.applications.iter().map(|one| &one.client_id))?;
         unique("managed identity", self.managed_identities.iter().map(|one| &one.name))?;
         if let Some(upn) = &self.sign_in.device_code_approved_by
