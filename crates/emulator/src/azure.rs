@@ -116,7 +116,7 @@ impl Azure {
                 allowed: self.audiences().map(|one| format!("'{one}/'")).join(","),
             });
         }
-        match self.inventory.principal(&claims.tid, &claims.oid) {
+        match self.inventory.principal(&claims.tid, &claims.oid, &claims.appid) {
             Some(principal) => Ok(Caller { principal, claims }),
             None => Err(Denied::Invalid),
         }

@@ -105,9 +105,11 @@ fn perform(azure: &Azure, act: Act) -> Result<(), String> {
     let sign_ins = &azure.sign_ins;
     match act {
         Act::Approve { user_code, upn } => {
-            azure.approve(&user_code, &upn).map_err(|fault| fault.to_string())?
+            azure.approve(&user_code, &upn).map_err(|fault| fault.to_string())?;
         }
-        Act::Decline { user_code } => sign_ins.decline(&user_code).map_err(|fault| fault.to_string())?,
+        Act::Decline { user_code } => {
+            sign_ins.decline(&user_code).map_err(|fault| fault.to_string())?;
+        }
         Act::ExpireDeviceCodes => sign_ins.expire_device_codes(),
         Act::ExpireAccessTokens => azure.issuer.expire_all(),
         Act::EndRefreshTokens { end } => sign_ins.end_refresh_tokens(end),

@@ -61,14 +61,14 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
             azure.recorder.count("managed_identity");
             json_answer(StatusCode::OK, &body)
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     };
     let fields = form.into_iter().map(|(name, _)| name).collect();
     Some(Answer { fields, ..Answer::new(Kind::Identity, response) })
 }
 
 /// IMDS: any caller on the machine is believed that says `Metadata: true` and came through no proxy.
-fn machine(azure: &Azure, request: &Request) -> Result<Value, Response> {
+fn machine(azure: &Azure, request: &Request) -> Result<Value, Refused> {
     must_be_direct(request)?;
     must_have_version(request, "2018-02-01")?;
     let named = ["client_id", "object_id", "msi_res_id", "mi_res_id"];
@@ -76,11 +76,11 @@ fn machine(azure: &Azure, request: &Request) -> Result<Value, Response> {
     whole(azure, principal, resource)
 }
 
-fn app_service(azure: &Azure, request: &Request) -> Result<Value, Response> {
+fn app_service(azure: &Azure, request: &Request) -> Result<Value, Refused> {
     let said = request.header("x-identity-header").unwrap_or_default();
     if !bool::from(azure.identity.header.expose().as_bytes().ct_eq(said.as_bytes())) {
         let body = json!({"statusCode": 403, "message": "The X-IDENTITY-HEADER is missing or wrong."});
-        return Err(json_answer(StatusCode::FORBIDDEN, &body));
+        return Err(Box::new(json_answer(StatusCode::FORBIDDEN, &body)));
     }
     must_have_version(request, "2019-08-01")?;
     let (principal, resource) =
@@ -93,7 +93,7 @@ fn app_service(azure: &Azure, request: &Request) -> Result<Value, Response> {
 }
 
 /// Whoever can read the file that the challenge names is an administrator of the machine.
-fn arc(azure: &Azure, request: &Request) -> Result<Value, Response> {
+fn arc(azure: &Azure, request: &Request) -> Result<Value, Refused> {
     must_be_direct(request)?;
     must_have_version(request, "2019-11-01")?;
     let secrets = &azure.identity;
@@ -114,7 +114,7 @@ fn arc(azure: &Azure, request: &Request) -> Result<Value, Response> {
     whole(azure, principal, resource)
 }
 
-fn cloud_shell(azure: &Azure, request: &Request, form: &[(String, String)]) -> Result<Value, Response> {
+fn cloud_shell(azure: &Azure, request: &Request, form: &[(String, String)]) -> Result<Value, Refused> {
     must_be_direct(request)?;
     let (principal, resource) = wanted(azure, form, &[])?;
     whole(azure, principal, resource)
@@ -126,7 +126,7 @@ fn wanted<'a, 'b>(
     azure: &'a Azure,
     fields: &'b [(String, String)],
     names: &[&str],
-) -> Result<(&'a Principal, &'b str), Response> {
+) -> Result<(&'a Principal, &'b str), Refused> {
     let bad = |text: &str| refusal(StatusCode::BAD_REQUEST, "invalid_request", text);
     let resource = lookup(fields, "resource").filter(|text| !text.is_empty());
     let resource = resource.ok_or_else(|| bad("Required query variable 'resource' is missing"))?;
@@ -163,7 +163,7 @@ fn wanted<'a, 'b>(
 }
 
 /// IMDS' own form: every number is a text.
-fn whole(azure: &Azure, principal: &Principal, resource: &str) -> Result<Value, Response> {
+fn whole(azure: &Azure, principal: &Principal, resource: &str) -> Result<Value, Refused> {
     let issued = bearer(azure, principal, &principal.name, resource, Vec::new());
     let (token, lifetime) = issued.map_err(|_| {
         refusal(
@@ -181,7 +181,7 @@ fn whole(azure: &Azure, principal: &Principal, resource: &str) -> Result<Value, 
 }
 
 /// Two things keep a request forged through somebody's server out: a header, and no proxy on the way.
-fn must_be_direct(request: &Request) -> Result<(), Response> {
+fn must_be_direct(request: &Request) -> Result<(), Refused> {
     let bad = |text| Err(refusal(StatusCode::BAD_REQUEST, "invalid_request", text));
     if !request.header("metadata").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return bad("Required metadata header not specified");
@@ -193,7 +193,7 @@ fn must_be_direct(request: &Request) -> Result<(), Response> {
 }
 
 /// Versions are dates, and later ones are understood too.
-fn must_have_version(request: &Request, oldest: &str) -> Result<(), Response> {
+fn must_have_version(request: &Request, oldest: &str) -> Result<(), Refused> {
     let bad = |text: &str| Err(refusal(StatusCode::BAD_REQUEST, "invalid_request", text));
     match request.parameter("api-version") {
         None | Some("") => bad("Required query variable 'api-version' is missing"),
@@ -202,6 +202,9 @@ fn must_have_version(request: &Request, oldest: &str) -> Result<(), Response> {
     }
 }
 
-fn refusal(status: StatusCode, error: &str, text: &str) -> Response {
-    json_answer(status, &json!({"error": error, "error_description": text}))
+/// An answer without a token.
+type Refused = Box<Response>;
+
+fn refusal(status: StatusCode, error: &str, text: &str) -> Refused {
+    Box::new(json_answer(status, &json!({"error": error, "error_description": text})))
 }

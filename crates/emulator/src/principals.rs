@@ -113,10 +113,12 @@ impl Principal {
 }
 
 impl Inventory {
-    /// Whoever has this object id in a tenant.
-    pub(crate) fn principal(&self, tenant: &str, object_id: &str) -> Option<&Principal> {
+    /// Whoever has this object id in a tenant: a user, or the application with this client id.
+    pub(crate) fn principal(&self, tenant: &str, object_id: &str, client_id: &str) -> Option<&Principal> {
         self.principals.iter().find(|one| {
-            one.tenant.eq_ignore_ascii_case(tenant) && one.object_id.eq_ignore_ascii_case(object_id)
+            one.tenant.eq_ignore_ascii_case(tenant)
+                && one.object_id.eq_ignore_ascii_case(object_id)
+                && (matches!(one.kind, PrincipalKind::User(_)) || one.name.eq_ignore_ascii_case(client_id))
         })
     }
 

@@ -123,8 +123,6 @@ impl Scenario {
             self.known_tenant(&format!("managed identity `{}`", identity.name), &identity.tenant)?;
             objects.push(format!("{} in {}", identity.object_id, identity.tenant));
         }
-        objects
-            .extend(self.service_principals.iter().map(|one| format!("{} in {}", one.object_id, one.tenant)));
         unique("object id", objects.iter())?;
         unique("application", self.applications.iter().map(|one| &one.client_id))?;
         unique("managed identity", self.managed_identities.iter().map(|one| &one.name))?;
