@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::Sessions;
-use crate::entra::{Claims, Issuer, TokenFault};
+use crate::entra::{Claims, Issuer, SignIns, TokenFault};
 use crate::faults::{Fault, Faults, Order};
-use crate::inventory::{Inventory, Principal};
-use crate::scenario::Settings;
+use crate::identity::IdentitySecrets;
+use crate::inventory::Inventory;
+use crate::principals::Principal;
+use crate::scenario::{Secret, Settings};
 use crate::services::Services;
 use crate::transcript::Recorder;
 
@@ -17,9 +19,15 @@ use crate::transcript::Recorder;
 pub(crate) struct Azure {
     /// `https://localhost:PORT`
     pub(crate) url: String,
+    /// `http://127.0.0.1:PORT`: the managed identity endpoints.
+    pub(crate) plain_url: String,
     pub(crate) settings: Settings,
     pub(crate) inventory: Inventory,
     pub(crate) issuer: Issuer,
+    pub(crate) sign_ins: SignIns,
+    pub(crate) identity: IdentitySecrets,
+    /// What a job of GitHub Actions or Azure Pipelines asks its issuer with.
+    pub(crate) job_token: Secret,
     pub(crate) services: Services,
     pub(crate) sessions: Sessions,
     pub(crate) recorder: Recorder,
@@ -32,6 +40,8 @@ pub(crate) struct Azure {
 #[derive(Debug)]
 pub(crate) struct Caller<'a> {
     pub(crate) principal: &'a Principal,
+    /// What its token says.
+    pub(crate) claims: Claims,
 }
 
 /// Why a request is refused. The texts are ARM's own.
@@ -55,6 +65,8 @@ pub(crate) enum Denied {
         "The client '{client}' with object id '{object}' does not have authorization to perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials."
     )]
     Right { client: String, object: String, action: String, scope: String },
+    #[error("The presented access token does not carry the claims that are needed here.")]
+    Claims { challenge: String },
 }
 
 impl Azure {
@@ -98,15 +110,14 @@ impl Azure {
                 Denied::Expired { expiry: arm_time(expiry), now: arm_time(now) }
             }
         })?;
-        let Claims { aud, tid, appid, .. } = claims;
-        if !self.audiences().contains(&aud.trim_end_matches('/')) {
+        if !self.audiences().contains(&claims.aud.trim_end_matches('/')) {
             return Err(Denied::Audience {
-                audience: aud,
+                audience: claims.aud,
                 allowed: self.audiences().map(|one| format!("'{one}/'")).join(","),
             });
         }
-        match self.inventory.principal(&tid, &appid) {
-            Some(principal) => Ok(Caller { principal }),
+        match self.inventory.principal(&claims.tid, &claims.oid, &claims.appid) {
+            Some(principal) => Ok(Caller { principal, claims }),
             None => Err(Denied::Invalid),
         }
     }
@@ -127,7 +138,7 @@ impl Caller<'_> {
             return Ok(());
         }
         Err(Denied::Right {
-            client: self.principal.client_id.clone(),
+            client: self.principal.name.clone(),
             object: self.principal.object_id.clone(),
             action: action.to_owned(),
             scope: scope.to_owned(),

@@ -13,6 +13,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
 use crate::state::{self, State};
+use crate::surroundings::CLIENT_CERTIFICATE;
 
 /// File of the authority's certificate in the state folder.
 pub(crate) const CA_FILE: &str = "ca.pem";
@@ -35,6 +36,23 @@ pub(crate) fn server_config(state: &State, names: &[String]) -> Result<rustls::S
         .with_single_cert(vec![certificate.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The certificate and private key that the first service principal can sign in with, PEM, kept in the
+/// state folder. RSA, since Entra ID takes no other.
+pub(crate) fn client_certificate(state: &State) -> Result<String, state::Error> {
+    state.kept(CLIENT_CERTIFICATE, || {
+        let key =
+            KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).map_err(broken)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "bastide-emulator client");
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now - CLOCK_SLACK;
+        params.not_after = now + AUTHORITY_LIFE;
+        let certificate = params.self_signed(&key).map_err(broken)?;
+        Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+    })
 }
 
 /// What is wrong with certificates or keys.

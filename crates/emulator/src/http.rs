@@ -36,9 +36,19 @@ enum BodyEnd {
     Abort,
 }
 
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Over TLS: everything but managed identities.
+    Tls,
+    /// As it is, on the port of the managed identity endpoints.
+    Plain,
+}
+
 /// A request with its whole body.
 #[derive(Debug)]
 pub(crate) struct Request {
+    pub(crate) wire: Wire,
     pub(crate) method: Method,
     /// Host name that it was sent to: lower case, without port.
     pub(crate) host: String,
@@ -53,12 +63,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(parts: &hyper::http::request::Parts, body: Bytes) -> Request {
+    pub(crate) fn new(wire: Wire, parts: &hyper::http::request::Parts, body: Bytes) -> Request {
         let authority = parts.uri.host().map(str::to_owned).or_else(|| {
             Some(host_without_port(parts.headers.get(hyper::header::HOST)?.to_str().ok()?).to_owned())
         });
         let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
         Request {
+            wire,
             method: parts.method.clone(),
             host: authority.unwrap_or_default().to_ascii_lowercase(),
             target: parts.uri.path_and_query().map(|target| target.to_string()).unwrap_or_default(),
@@ -127,6 +138,11 @@ impl Answer {
 /// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
     with_type(status, "application/json; charset=utf-8", body.to_string())
+}
+
+/// A page.
+pub(crate) fn html(status: StatusCode, body: String) -> Response {
+    with_type(status, "text/html; charset=utf-8", body)
 }
 
 /// A plain-text answer.

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use crate::principals::{Keys, Principal};
 use crate::scenario::{
-    BastionHost, Os, Place, Ports, Power, Role, Scenario, Secret, Service, ServicePrincipal, Subscription,
-    Tenant, Tunneling,
+    Application, BastionHost, Os, Place, Ports, Power, Scenario, Service, Subscription, Tenant, Tunneling,
 };
 
 /// Everything that can be looked up.
@@ -17,7 +17,9 @@ pub(crate) struct Inventory {
     pub(crate) tenants: Vec<Tenant>,
     /// Subscriptions, their `tenant` replaced by the tenant's id.
     pub(crate) subscriptions: Vec<Subscription>,
-    /// Who can sign in, secrets filled in.
+    /// Public clients.
+    pub(crate) applications: Vec<Application>,
+    /// Who can sign in, credentials filled in.
     pub(crate) principals: Vec<Principal>,
     /// What ARM lists and gets.
     pub(crate) resources: Vec<Resource>,
@@ -25,16 +27,6 @@ pub(crate) struct Inventory {
     pub(crate) hosts: Vec<Host>,
     /// Virtual machines and scale-set instances.
     pub(crate) machines: Vec<Machine>,
-}
-
-/// A service principal with nothing left to default.
-#[derive(Debug)]
-pub(crate) struct Principal {
-    pub(crate) client_id: String,
-    pub(crate) object_id: String,
-    pub(crate) tenant: String,
-    pub(crate) client_secret: Secret,
-    pub(crate) roles: Vec<Role>,
 }
 
 /// An ARM resource: what a GET on its id answers.
@@ -72,6 +64,8 @@ pub(crate) struct Machine {
     pub(crate) vnet_id: String,
     pub(crate) power: Power,
     pub(crate) ports: Ports,
+    /// Whether users of Entra ID can sign in by SSH.
+    pub(crate) aad_login: bool,
 }
 
 impl Machine {
@@ -85,9 +79,9 @@ impl Machine {
 }
 
 impl Inventory {
-    /// `port` is the emulator's own, which is part of the names in `dnsName`; `client_secret` stands in
+    /// `port` is the emulator's own, which is part of the names in `dnsName`; `keys` stand in
     /// where the scenario has none.
-    pub(crate) fn new(scenario: &Scenario, port: u16, client_secret: &Secret) -> Inventory {
+    pub(crate) fn new(scenario: &Scenario, port: u16, keys: &Keys) -> Inventory {
         let tenant_id = |named: &str| match scenario.tenant(named) {
             Some(tenant) => tenant.id.clone(),
             None => named.to_owned(),
@@ -99,11 +93,8 @@ impl Inventory {
                 .iter()
                 .map(|one| Subscription { tenant: tenant_id(&one.tenant), ..one.clone() })
                 .collect(),
-            principals: scenario
-                .service_principals
-                .iter()
-                .map(|one| principal(one, tenant_id(&one.tenant), client_secret))
-                .collect(),
+            applications: scenario.applications.clone(),
+            principals: crate::principals::all(scenario, keys),
             resources: Vec::new(),
             hosts: Vec::new(),
             machines: Vec::new(),
@@ -130,6 +121,7 @@ impl Inventory {
                     vnet_id: vnet_id(&subscription.id, &vm.place),
                     power: vm.power,
                     ports: vm.ports.clone(),
+                    aad_login: vm.aad_login,
                 },
                 document,
                 &vm.place,
@@ -167,6 +159,7 @@ impl Inventory {
                         vnet_id: vnet_id(&subscription.id, &set.place),
                         power: instance.power,
                         ports: set.ports.clone(),
+                        aad_login: set.aad_login,
                     },
                     document,
                     &set.place,
@@ -294,13 +287,6 @@ impl Inventory {
             .find(|tenant| tenant.id.eq_ignore_ascii_case(named) || tenant.domain.eq_ignore_ascii_case(named))
     }
 
-    /// The application in a tenant.
-    pub(crate) fn principal(&self, tenant: &str, client_id: &str) -> Option<&Principal> {
-        self.principals.iter().find(|one| {
-            one.tenant.eq_ignore_ascii_case(tenant) && one.client_id.eq_ignore_ascii_case(client_id)
-        })
-    }
-
     /// Resource groups of a subscription: those that hold something.
     pub(crate) fn groups(&self, subscription: &str) -> Vec<String> {
         let mut groups: Vec<String> = Vec::new();
@@ -314,23 +300,6 @@ impl Inventory {
             }
         }
         groups
-    }
-}
-
-impl Principal {
-    /// Whether a role on the scope or above it allows an action.
-    pub(crate) fn may(&self, action: &str, id: &str) -> bool {
-        self.roles_on(id).any(|role| role.actions.iter().any(|pattern| matches(pattern, action)))
-    }
-
-    /// Its roles on a scope and above it.
-    pub(crate) fn roles_on<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a Role> {
-        self.roles.iter().filter(move |role| is_below(id, &role.scope))
-    }
-
-    /// Whether it has a role on anything at or below a scope, which makes the scope visible.
-    pub(crate) fn sees(&self, id: &str) -> bool {
-        self.roles.iter().any(|role| is_below(id, &role.scope) || is_below(&role.scope, id))
     }
 }
 
@@ -365,7 +334,7 @@ pub(crate) fn kind_of(id: &str) -> String {
 }
 
 /// Azure's action patterns: `*` stands for anything, case does not matter.
-fn matches(pattern: &str, action: &str) -> bool {
+pub(crate) fn matches(pattern: &str, action: &str) -> bool {
     let (pattern, action) = (pattern.to_ascii_lowercase(), action.to_ascii_lowercase());
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -381,16 +350,6 @@ fn matches(pattern: &str, action: &str) -> bool {
     match last {
         None => rest.is_empty(),
         Some(tail) => action.ends_with(tail),
-    }
-}
-
-fn principal(one: &ServicePrincipal, tenant: String, client_secret: &Secret) -> Principal {
-    Principal {
-        client_id: one.client_id.clone(),
-        object_id: one.object_id.clone(),
-        tenant,
-        client_secret: one.client_secret.clone().unwrap_or_else(|| client_secret.clone()),
-        roles: one.roles.clone(),
     }
 }
 
@@ -490,7 +449,12 @@ mod tests {
 
     #[test]
     fn addresses_are_looked_up_in_the_network_of_the_host() {
-        let inventory = Inventory::new(&Scenario::default(), 443, &Secret::from("x"));
+        let keys = Keys {
+            client_secret: "x".into(),
+            certificate: String::new(),
+            url: "https://localhost:443".into(),
+        };
+        let inventory = Inventory::new(&Scenario::default(), 443, &keys);
         let host = &inventory.hosts[0];
         assert_eq!(host.dns_name, "localhost");
         assert_eq!(inventory.machine_at(host, Ipv4Addr::new(10, 0, 0, 4)).unwrap().name, "web-01");

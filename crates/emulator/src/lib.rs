@@ -25,7 +25,10 @@ mod data_plane;
 mod entra;
 pub mod faults;
 mod http;
+mod identity;
 mod inventory;
+mod oidc;
+mod principals;
 mod rules;
 pub mod scenario;
 mod server;
@@ -33,6 +36,7 @@ mod services;
 mod socket;
 pub mod ssh;
 mod state;
+mod surroundings;
 mod sys;
 pub mod transcript;
 
@@ -49,11 +53,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::azure::Azure;
 use crate::faults::{Order, Standing};
 use crate::inventory::Inventory;
+use crate::principals::Keys;
+use crate::scenario::Outcome;
 use crate::state::State;
 
+pub use entra::{DeviceCode, DeviceError, RefreshEnd};
 pub use rules::{FrameFault, Violation, violations};
 pub use scenario::Scenario;
 pub use services::pattern;
+pub use surroundings::Surroundings;
 pub use sys::stop_signal;
 pub use transcript::Transcript;
 
@@ -106,15 +114,21 @@ impl Emulator {
         let listening = |source| Error::Listen { address: bind, source };
         let listener = TcpListener::bind(bind).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
+        // The managed identity endpoints, which are plain HTTP in Azure too, and never leave the machine.
+        let plain = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let failing = |source| Error::Listen { address: plain, source };
+        let plain = TcpListener::bind(plain).await.map_err(failing)?;
+        let plain_port = plain.local_addr().map_err(failing)?.port();
         let faults = options.scenario.faults.clone();
         // Reads files and makes keys.
-        let prepared = tokio::task::spawn_blocking(move || prepare(&options, address.port()));
+        let prepared = tokio::task::spawn_blocking(move || prepare(&options, address.port(), plain_port));
         let (state, azure, tls, env) = prepared.await.map_err(|_| Error::Interrupted)??;
 
         azure.misbehave(faults);
         let azure = Arc::new(azure);
         let mut server = JoinSet::new();
-        server.spawn(server::serve(Arc::clone(&azure), listener, TlsAcceptor::from(Arc::new(tls))));
+        let ports = server::Ports { tls: listener, plain };
+        server.spawn(server::serve(Arc::clone(&azure), ports, TlsAcceptor::from(Arc::new(tls))));
         let stop = azure.stop.clone().drop_guard();
         Ok(Emulator { azure, state, address, env, server, _stop_when_dropped: stop })
     }
@@ -127,6 +141,11 @@ impl Emulator {
     /// `https://localhost:PORT`: ARM, the authority and the default Bastion host.
     pub fn url(&self) -> &str {
         &self.azure.url
+    }
+
+    /// `http://127.0.0.1:PORT`: the managed identity endpoints, without TLS as in Azure.
+    pub fn identity_url(&self) -> &str {
+        &self.azure.plain_url
     }
 
     /// The state folder, absolute.
@@ -143,6 +162,60 @@ impl Emulator {
     /// emulator are among them.
     pub fn env(&self) -> Vec<(String, String)> {
         self.env.clone()
+    }
+
+    /// Environment variables of a place that a program may run in, besides those of [`Emulator::env`]. Secrets
+    /// are among them.
+    pub fn surroundings(&self, place: Surroundings) -> Vec<(String, String)> {
+        surroundings::environment(&self.azure, &self.state, place)
+    }
+
+    /// Device codes that wait for a decision. [`Emulator::wait_for`] tells when there is one: then
+    /// `transcript.issued("device_code_requested")` has grown.
+    pub fn device_codes(&self) -> Vec<DeviceCode> {
+        self.azure.sign_ins.waiting()
+    }
+
+    /// Approves a device code as a user, as the page would. A user whose sign-in fails can be named too: the
+    /// program is told when it asks for its token.
+    ///
+    /// # Errors
+    /// No such code waits, or no such user is in the tenant.
+    pub fn approve_device_code(&self, user_code: &str, upn: &str) -> Result<(), DeviceError> {
+        self.azure.approve(user_code, upn)
+    }
+
+    /// Refuses a device code, as the page would.
+    ///
+    /// # Errors
+    /// No such code waits.
+    pub fn decline_device_code(&self, user_code: &str) -> Result<(), DeviceError> {
+        self.azure.sign_ins.decline(user_code)
+    }
+
+    /// Lets all device codes expire, at once.
+    pub fn expire_device_codes(&self) {
+        self.azure.sign_ins.expire_device_codes();
+    }
+
+    /// No access token that was issued before is accepted any more, as if it had expired.
+    pub fn expire_access_tokens(&self) {
+        self.azure.issuer.expire_all();
+    }
+
+    /// No refresh token that was issued before is accepted any more.
+    pub fn end_refresh_tokens(&self, end: RefreshEnd) {
+        self.azure.sign_ins.end_refresh_tokens(end);
+    }
+
+    /// From now on the sign-in of a user comes to this, whatever the scenario says.
+    pub fn set_outcome(&self, upn: &str, outcome: Outcome) {
+        self.azure.sign_ins.set_outcome(upn, outcome);
+    }
+
+    /// ARM demands that tokens carry these claims, in the JSON of a `claims` parameter; nothing when none.
+    pub fn demand_claims(&self, claims: Option<&str>) {
+        self.azure.sign_ins.demand(claims.map(str::to_owned));
     }
 
     /// A copy of everything that it saw.
@@ -258,11 +331,16 @@ impl Error {
 
 type Prepared = (State, Azure, rustls::ServerConfig, Vec<(String, String)>);
 
-fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
+fn prepare(options: &Options, port: u16, plain_port: u16) -> Result<Prepared, Error> {
     let state = State::open(&options.state)?;
     let scenario = &options.scenario;
     let url = format!("https://localhost:{port}");
-    let client_secret = state.secret("client-secret")?;
+    let keys = Keys {
+        client_secret: state.secret("client-secret")?,
+        certificate: certificates::client_certificate(&state)?,
+        url: url.clone(),
+    };
+    let sign_ins = entra::SignIns::new(scenario.sign_in.clone(), &state)?;
     let password = match &scenario.settings.vm_password {
         Some(password) => password.clone(),
         None => state.secret("vm-password")?,
@@ -273,15 +351,26 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
     }
     let public_key = state.kept(&format!("{CLIENT_KEY}.pub"), || Ok(String::new()))?;
 
-    let inventory = Inventory::new(scenario, port, &client_secret);
+    let inventory = Inventory::new(scenario, port, &keys);
     let names = inventory.hosts.iter().flat_map(|host| [Some(host.dns_name.clone()), host.pod_name.clone()]);
     let tls = certificates::server_config(&state, &names.flatten().collect::<Vec<_>>())?;
     let stop = CancellationToken::new();
     let username = &scenario.settings.vm_username;
-    let services =
-        services::Services::new(&inventory, &state, username, &password, &public_key, stop.clone())?;
+    let services = services::Services::new(
+        &inventory,
+        &state,
+        username,
+        &password,
+        &public_key,
+        &sign_ins.authority,
+        stop.clone(),
+    )?;
     let azure = Azure {
         url,
+        plain_url: format!("http://127.0.0.1:{plain_port}"),
+        sign_ins,
+        identity: identity::IdentitySecrets::new(&state)?,
+        job_token: state.secret("job-token")?,
         settings: scenario.settings.clone(),
         issuer: entra::Issuer::new(&state)?,
         recorder: transcript::Recorder::new(state.create("transcript.jsonl")?),
@@ -296,6 +385,7 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
     env.push(("BASTIDE_EMULATOR_VM_PASSWORD".into(), password.expose().to_owned()));
     state.write("port", &format!("{port}\n"))?;
     state.write("env.sh", &shell(&env))?;
+    surroundings::write(&azure, &state)?;
     Ok((state, azure, tls, env))
 }
 
@@ -307,7 +397,7 @@ fn environment(azure: &Azure, state: &State) -> Vec<(String, String)> {
     let ca_file = state.path(certificates::CA_FILE).display().to_string();
     let mut env = vec![
         ("BASTIDE_CLOUD", url.clone()),
-        ("BASTIDE_IMDS_ENDPOINT", format!("{url}/imds")),
+        ("BASTIDE_IMDS_ENDPOINT", azure.plain_url.clone()),
         ("SSL_CERT_FILE", ca_file.clone()),
         ("REQUESTS_CA_BUNDLE", ca_file.clone()),
         ("WEBSOCKET_CLIENT_CA_BUNDLE", ca_file),
@@ -317,10 +407,12 @@ fn environment(azure: &Azure, state: &State) -> Vec<(String, String)> {
     if let Some(subscription) = azure.inventory.subscriptions.first() {
         env.push(("AZURE_SUBSCRIPTION_ID", subscription.id.clone()));
     }
-    if let Some(principal) = azure.inventory.principals.first() {
+    if let Some(first) = azure.inventory.principals.first()
+        && let Some((principal, credentials)) = azure.inventory.application(&first.tenant, &first.name)
+    {
         env.push(("AZURE_TENANT_ID", principal.tenant.clone()));
-        env.push(("AZURE_CLIENT_ID", principal.client_id.clone()));
-        env.push(("AZURE_CLIENT_SECRET", principal.client_secret.expose().to_owned()));
+        env.push(("AZURE_CLIENT_ID", principal.name.clone()));
+        env.push(("AZURE_CLIENT_SECRET", credentials.client_secret.expose().to_owned()));
     }
     env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -1,4 +1,4 @@
-//! The rules that a good client keeps, judged on the transcript (protocol.md §3 and §5). They are
+//! The rules that a good client keeps, judged on the transcript (protocol.md §3, §5 and §7). They are
 //! a question that tests ask: no request is answered differently because of them, and the
 //! reference client breaks some.
 
@@ -86,6 +86,40 @@ pub enum Violation {
         /// Method and path.
         request: String,
     },
+    /// A secret, or what stands for one, in a query, where logs and proxies see it (RFC 6750 section 5.3).
+    #[error("request {request}: `{parameter}` must not be in the query")]
+    SecretInQuery {
+        /// Method and path.
+        request: String,
+        /// Name of the parameter.
+        parameter: String,
+    },
+    /// A request for a token without TLS (RFC 6749 section 3.2).
+    #[error("request {request}: a token must not be asked for without TLS")]
+    TokenWithoutTls {
+        /// Method and path.
+        request: String,
+    },
+    /// A request for a managed identity that does not say what every one has to.
+    #[error("request {request}: `{header}` is missing")]
+    MissingHeader {
+        /// Method and path.
+        request: String,
+        /// Name of the header.
+        header: &'static str,
+    },
+    /// A request for a managed identity that came through a proxy.
+    #[error("request {request}: a managed identity must be asked for directly, not through a proxy")]
+    IdentityThroughProxy {
+        /// Method and path.
+        request: String,
+    },
+    /// Polls that came too early, more than once (RFC 8628 section 3.5).
+    #[error("{count} poll(s) for a device code came too early after `slow_down`")]
+    HastyPolls {
+        /// How many.
+        count: u64,
+    },
     /// Frames of a WebSocket that break a rule.
     #[error("session {session}: {count} {fault}")]
     Frames {
@@ -139,6 +173,9 @@ pub enum FrameFault {
 /// Everything in a transcript that breaks a rule.
 pub fn violations(transcript: &Transcript) -> Vec<Violation> {
     let mut found = Vec::new();
+    if transcript.hasty_polls > 0 {
+        found.push(Violation::HastyPolls { count: transcript.hasty_polls });
+    }
     for request in &transcript.requests {
         of_request(request, transcript, &mut found);
     }
@@ -157,12 +194,45 @@ const MINT_OPTIONAL: [&str; 2] = ["token", "hostname"];
 /// protocol.md §5, JSON of `POST /api/connection`.
 const CONNECTION_FIELDS: [&str; 5] =
     ["resourceId", "bastionResourceId", "vmPort", "azToken", "connectionType"];
+/// Parameters that nobody may see who sees a URL.
+const SECRETS: [&str; 9] = [
+    "access_token",
+    "refresh_token",
+    "client_secret",
+    "client_assertion",
+    "device_code",
+    "code",
+    "assertion",
+    "aztoken",
+    "password",
+];
 /// Repetitions before a mask counts as constant: by chance one in 2⁹⁶.
 const MASK_REPETITIONS: u64 = 3;
 
 fn of_request(request: &Request, transcript: &Transcript, found: &mut Vec<Violation>) {
     let name = || format!("{} {}", request.method, request.path);
+    for parameter in &request.query {
+        if SECRETS.contains(&parameter.to_ascii_lowercase().as_str()) {
+            found.push(Violation::SecretInQuery { request: name(), parameter: parameter.clone() });
+        }
+    }
     match request.kind {
+        Kind::Token | Kind::DeviceCode if !request.tls => {
+            found.push(Violation::TokenWithoutTls { request: name() });
+        }
+        Kind::Identity => {
+            // App Service has a header of its own.
+            let header = match request.path.starts_with("/app-service") {
+                true => "x-identity-header",
+                false => "metadata",
+            };
+            if request.header(header).is_none() {
+                found.push(Violation::MissingHeader { request: name(), header });
+            }
+            if ["x-forwarded-for", "via", "forwarded"].iter().any(|one| request.header(one).is_some()) {
+                found.push(Violation::IdentityThroughProxy { request: name() });
+            }
+        }
         Kind::Mint => {
             forbidden(request, &["authorization", "x-node-id"], found);
             fields(request, &MINT_FIELDS, &MINT_OPTIONAL, found);
@@ -188,7 +258,13 @@ fn of_request(request: &Request, transcript: &Transcript, found: &mut Vec<Violat
             }
         }
         Kind::Unknown => found.push(Violation::UnknownPath { request: name() }),
-        Kind::Discovery | Kind::Token | Kind::Arm | Kind::Release => {}
+        Kind::Discovery
+        | Kind::Token
+        | Kind::DeviceCode
+        | Kind::Page
+        | Kind::Oidc
+        | Kind::Arm
+        | Kind::Release => {}
     }
 }
 
@@ -288,6 +364,8 @@ mod tests {
             method: "POST".into(),
             host: "localhost".into(),
             path: "/x".into(),
+            tls: true,
+            query: Vec::new(),
             headers: Vec::new(),
             fields: Vec::new(),
             session: Some(1),
@@ -383,6 +461,34 @@ mod tests {
             &["session 1: the upgrade at a data pod must not name a node"],
         );
         check(Some(request(Kind::Unknown)), session(), &["request POST /x: there is no such path"]);
+    }
+
+    #[test]
+    fn sign_in() {
+        let plain = Request { tls: false, ..request(Kind::Token) };
+        check(Some(plain), session(), &["request POST /x: a token must not be asked for without TLS"]);
+        let query = vec!["resource".into(), "client_secret".into()];
+        check(
+            Some(Request { query, ..request(Kind::Token) }),
+            session(),
+            &["request POST /x: `client_secret` must not be in the query"],
+        );
+        let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        let identity = |headers| Request { headers, tls: false, ..request(Kind::Identity) };
+        check(Some(identity(header("metadata", "true"))), session(), &[]);
+        check(
+            Some(identity(header("via", "1.1 proxy"))),
+            session(),
+            &[
+                "request POST /x: `metadata` is missing",
+                "request POST /x: a managed identity must be asked for directly, not through a proxy",
+            ],
+        );
+        let app_service = identity(header("x-identity-header", "…"));
+        check(Some(Request { path: "/app-service/msi/token".into(), ..app_service }), session(), &[]);
+        let transcript = Transcript { hasty_polls: 2, ..Transcript::default() };
+        let said: Vec<String> = violations(&transcript).iter().map(Violation::to_string).collect();
+        assert_eq!(said, ["2 poll(s) for a device code came too early after `slow_down`"]);
     }
 
     #[test]

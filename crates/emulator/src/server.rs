@@ -1,4 +1,4 @@
-//! The TLS port: accepts connections, reads requests, sends each to the service it belongs to,
+//! The two ports, with TLS and without: accepts connections, reads requests, sends each to the service it belongs to,
 //! writes what was seen into the transcript, and turns a connection into a tunnel after a 101.
 //! One task owns one connection.
 
@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,22 +24,26 @@ use tokio_rustls::TlsAcceptor;
 use crate::azure::Azure;
 use crate::data_plane::{self, Fate, Opening, tunnel};
 use crate::faults::{self, Cut};
-use crate::http::{Answer, Request, Response, json as json_answer};
+use crate::http::{Answer, Request, Response, Wire, json as json_answer};
 use crate::socket::{Reset, Socket};
 use crate::transcript::{self, End, Kind, Tunnel};
-use crate::{arm, control, entra};
+use crate::{arm, control, entra, identity, oidc};
 
 /// Serves until the stop token is cancelled, then ends every connection, within [`STOP_TIME`]. Errors of
 /// a connection, and of accepting one, never end it. Not cancel safe: dropping it drops every connection.
-pub(crate) async fn serve(azure: Arc<Azure>, listener: TcpListener, acceptor: TlsAcceptor) {
+pub(crate) async fn serve(azure: Arc<Azure>, ports: Ports, acceptor: TlsAcceptor) {
     let mut connections = JoinSet::new();
     let last = AtomicU64::new(0);
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
+            accepted = ports.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, wire)) => {
                     let number = last.fetch_add(1, Ordering::Relaxed) + 1;
-                    connections.spawn(connection(Arc::clone(&azure), acceptor.clone(), stream, number));
+                    let azure = Arc::clone(&azure);
+                    match wire {
+                        Wire::Tls => connections.spawn(connection(azure, acceptor.clone(), stream, number)),
+                        Wire::Plain => connections.spawn(plain_connection(azure, stream, number)),
+                    };
                 }
                 Err(fault) => {
                     // Most often too many open files: they come back when connections end.
@@ -53,7 +57,7 @@ pub(crate) async fn serve(azure: Arc<Azure>, listener: TcpListener, acceptor: Tl
             () = azure.stop.cancelled() => break,
         }
     }
-    drop(listener);
+    drop(ports);
     let ended = async {
         while connections.join_next().await.is_some() {}
         azure.services.closed().await;
@@ -84,6 +88,22 @@ const TOKEN_LENGTH: usize = 64;
 
 type Client = tunnel::Client;
 
+/// Where connections come in.
+pub(crate) struct Ports {
+    pub(crate) tls: TcpListener,
+    pub(crate) plain: TcpListener,
+}
+
+impl Ports {
+    /// The next connection on either port. Cancel safe.
+    async fn accept(&self) -> std::io::Result<(TcpStream, Wire)> {
+        tokio::select! {
+            accepted = self.tls.accept() => accepted.map(|(stream, _)| (stream, Wire::Tls)),
+            accepted = self.plain.accept() => accepted.map(|(stream, _)| (stream, Wire::Plain)),
+        }
+    }
+}
+
 async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream, number: u64) {
     // Frames are written in large parts already; waiting for more would only add latency.
     let _ = stream.set_nodelay(true);
@@ -95,24 +115,35 @@ async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream,
         Ok(Err(_)) | Err(_) => return azure.recorder.write(|transcript| transcript.failed_handshakes += 1),
     };
     azure.recorder.write(|transcript| transcript.connections += 1);
-    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, number, &reset).await {
+    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, Wire::Tls, number, &reset).await {
         open_tunnel(&azure, upgraded, opening, fate).await;
     }
 }
 
+/// A connection to the managed identity endpoints, which open no tunnels.
+async fn plain_connection(azure: Arc<Azure>, stream: TcpStream, number: u64) {
+    let socket = Socket::new(stream);
+    let reset = socket.reset();
+    let _ = speak_http(&azure, socket, Wire::Plain, number, &reset).await;
+}
+
 /// HTTP until the connection ends or turns into something else.
-async fn speak_http(
+async fn speak_http<S>(
     azure: &Arc<Azure>,
-    tls: Client,
+    stream: S,
+    wire: Wire,
     number: u64,
     reset: &Reset,
-) -> Option<(OnUpgrade, (Opening, Fate))> {
+) -> Option<(OnUpgrade, (Opening, Fate))>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let upgrade = Arc::new(Mutex::new(None));
     let service = service_fn(|mut incoming: hyper::Request<Incoming>| {
         let (azure, upgrade, reset) = (Arc::clone(azure), Arc::clone(&upgrade), reset.clone());
         async move {
             let upgraded = hyper::upgrade::on(&mut incoming);
-            let (response, opening) = respond(&azure, incoming, number).await;
+            let (response, opening) = respond(&azure, incoming, wire, number).await;
             if let Some(opening) = opening {
                 *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgraded, opening));
             }
@@ -123,7 +154,7 @@ async fn speak_http(
     let http = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIME)
-        .serve_connection(TokioIo::new(tls), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut http = std::pin::pin!(http);
     // How it ended is the client's business: a reset is as good as a close.
@@ -140,19 +171,22 @@ async fn speak_http(
 async fn respond(
     azure: &Azure,
     incoming: hyper::Request<Incoming>,
+    wire: Wire,
     connection: u64,
 ) -> (Result<Response, Cut>, Option<(Opening, Fate)>) {
     let (parts, body) = incoming.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return (Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete")), None);
     };
-    let request = Request::new(&parts, body.to_bytes());
+    let request = Request::new(wire, &parts, body.to_bytes());
     if !is_loopback_name(&request.host) {
         // A page in a browser must not get here under a name of its own.
         let answer = error(StatusCode::MISDIRECTED_REQUEST, "the emulator answers to loopback names only");
         return (Ok(answer), None);
     }
-    if let Some(response) = control::answer(azure, &request) {
+    if wire == Wire::Tls
+        && let Some(response) = control::answer(azure, &request)
+    {
         return (Ok(response), None);
     }
     let (answer, outcome) = faults::answer(azure, &request, || route(azure, &request)).await;
@@ -168,6 +202,8 @@ async fn respond(
         method: request.method.to_string(),
         host: request.host.clone(),
         path,
+        tls: wire == Wire::Tls,
+        query: request.query.iter().map(|(name, _)| name.clone()).collect(),
         headers: shown(&request.headers),
         fields: answer.fields,
         session: answer.session,
@@ -179,15 +215,24 @@ async fn respond(
 
 /// The data plane first: its default host shares a name with ARM and Entra ID.
 fn route(azure: &Azure, request: &Request) -> Answer {
+    let nothing = |kind| Answer::new(kind, error(StatusCode::NOT_FOUND, "there is no such path"));
+    if request.wire == Wire::Plain {
+        let is_token = request.segments.iter().any(|segment| segment.eq_ignore_ascii_case("oauth2"));
+        let kind = if is_token { Kind::Token } else { Kind::Unknown };
+        return identity::answer(azure, request).unwrap_or_else(|| nothing(kind));
+    }
     if let Some(answer) = data_plane::answer(azure, request) {
         return answer;
     }
     let is_control_plane = !request.host.ends_with(".localhost");
     let answer = is_control_plane
-        .then(|| arm::answer(azure, request).or_else(|| entra::answer(azure, request)))
+        .then(|| {
+            arm::answer(azure, request)
+                .or_else(|| oidc::answer(azure, request))
+                .or_else(|| entra::answer(azure, request))
+        })
         .flatten();
-    answer
-        .unwrap_or_else(|| Answer::new(Kind::Unknown, error(StatusCode::NOT_FOUND, "there is no such path")))
+    answer.unwrap_or_else(|| nothing(Kind::Unknown))
 }
 
 fn error(status: StatusCode, message: &str) -> Response {
@@ -213,7 +258,7 @@ fn without_tokens(target: &str) -> String {
 /// Headers for the transcript, values that are secret left out.
 fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
     let value = |name: &str, value: &hyper::header::HeaderValue| match name {
-        "authorization" | "cookie" | "proxy-authorization" => "…".to_owned(),
+        "authorization" | "cookie" | "proxy-authorization" | "x-identity-header" => "…".to_owned(),
         _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
     };
     headers.iter().map(|(name, content)| (name.to_string(), value(name.as_str(), content))).collect()

@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::entra::SshAuthority;
 use crate::inventory::{Inventory, Machine};
 use crate::scenario::{Secret, Service};
-use crate::ssh::{SshOptions, SshServer};
+use crate::ssh::{EntraSignIn, SshOptions, SshServer};
 use crate::state::{self, State};
 
 /// A connection to a machine.
@@ -35,13 +36,15 @@ pub(crate) struct Services {
 
 impl Services {
     /// Prepares a home, a host key and an SSH server for each machine that has one; `authorized` is the
-    /// public key that all of them accept.
+    /// public key that all of them accept,
+    /// `authority` signs the certificates of those with a role.
     pub(crate) fn new(
         inventory: &Inventory,
         state: &State,
         username: &str,
         password: &Secret,
         authorized: &str,
+        authority: &SshAuthority,
         stop: CancellationToken,
     ) -> Result<Services, Error> {
         let mut ssh = HashMap::new();
@@ -59,6 +62,15 @@ impl Services {
                 password: password.expose().to_owned(),
                 host_key: host_keys.join(&machine.name),
                 hostname: machine.name.clone(),
+                entra: machine.aad_login.then(|| EntraSignIn {
+                    authority: authority.public_line().to_owned(),
+                    users: inventory
+                        .principals
+                        .iter()
+                        .filter(|one| one.may_sign_in_to(&machine.id))
+                        .map(|one| one.name.clone())
+                        .collect(),
+                }),
             })?;
             ssh.insert(machine.name.clone(), Arc::new(server));
         }

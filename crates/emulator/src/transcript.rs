@@ -21,6 +21,12 @@ pub struct Transcript {
     pub failed_handshakes: u64,
     /// Faults that have struck by name, and how often (see [`crate::faults`]).
     pub struck: BTreeMap<&'static str, u64>,
+    /// What was granted by grant, and how often: `device_code`, `refresh_token`, `client_secret`,
+    /// `client_certificate`, `federated_token`, `managed_identity`, `ssh_certificate`, `github_oidc`,
+    /// `pipelines_oidc`; and `device_code_requested`.
+    pub issued: BTreeMap<&'static str, u64>,
+    /// Polls for a device code's token that came too early though the client had been told to slow down.
+    pub hasty_polls: u64,
     /// Requests in the order of their answers, the last [`MAX_REQUESTS`].
     pub requests: VecDeque<Request>,
     /// Minted sessions by number, the last [`MAX_SESSIONS`].
@@ -70,6 +76,11 @@ impl Transcript {
         self.struck.get(fault).copied().unwrap_or_default()
     }
 
+    /// Times that something of this name was granted: see [`Transcript::issued`].
+    pub fn issued(&self, grant: &str) -> u64 {
+        self.issued.get(grant).copied().unwrap_or_default()
+    }
+
     /// Sessions that were minted and not released, though nothing kept the client from it.
     pub fn unreleased(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values().filter(|session| session.released == 0 && !session.excused)
@@ -89,6 +100,14 @@ pub enum Kind {
     Discovery,
     /// `POST …/token`
     Token,
+    /// `POST …/devicecode`
+    DeviceCode,
+    /// The page where people enter a device code.
+    Page,
+    /// A managed identity endpoint.
+    Identity,
+    /// The OIDC endpoint of a build service.
+    Oidc,
     /// ARM.
     Arm,
     /// `POST /api/connection`: the way to a data pod.
@@ -118,6 +137,10 @@ pub struct Request {
     pub host: String,
     /// Path, tokens in it replaced by the number of their session.
     pub path: String,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Names of the query's parameters.
+    pub query: Vec<String>,
     /// Names and values of the headers, values that are secret left out.
     pub headers: Vec<(String, String)>,
     /// Names of the fields of a form or JSON body.
@@ -325,6 +348,11 @@ impl Recorder {
             }
             transcript.requests.push_back(request);
         });
+    }
+
+    /// Counts something that was granted.
+    pub(crate) fn count(&self, grant: &'static str) {
+        self.write(|transcript| *transcript.issued.entry(grant).or_default() += 1);
     }
 
     /// Counts a strike of the fault with this name.

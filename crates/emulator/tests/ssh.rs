@@ -441,6 +441,7 @@ impl Machine {
             password: PASSWORD.into(),
             host_key: folder.path().join("host_key"),
             hostname: "vm".into(),
+            entra: None,
         });
         let server = Arc::new(server.unwrap());
         let public_key = server.public_key();

@@ -6,6 +6,8 @@
 mod client;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod sign_in;
 
 use bastide_emulator::transcript::{End, Kind};
 use bastide_emulator::{Emulator, Options, Scenario, pattern};
@@ -284,9 +286,7 @@ async fn entra_refuses_in_its_own_words() {
     }
     let env = lab.env();
     let secret = &env.iter().find(|(name, _)| name == "AZURE_CLIENT_SECRET").unwrap().1;
-    for (scope, code) in
-        [("nonsense", 70011), ("https://pas.windows.net/CheckMyAccess/Linux/.default", 500_011)]
-    {
+    for (scope, code) in [("nonsense", 70011), ("https://storage.azure.com/.default", 500_011)] {
         let mut fields = with("scope", "");
         fields[2].1 = secret;
         fields[3].1 = scope;

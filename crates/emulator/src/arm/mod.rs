@@ -3,6 +3,8 @@
 
 mod metadata;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -41,6 +43,9 @@ fn resource(azure: &Azure, request: &Request, path: &[&str]) -> Result<Value, Fa
         .map(|(_, token)| token.trim())
         .ok_or(Denied::Missing)?;
     let caller = azure.authenticate(token)?;
+    if let Some(challenge) = azure.sign_ins.challenge(&caller.claims) {
+        return Err(Denied::Claims { challenge }.into());
+    }
     api_version(request)?;
     let inventory = &azure.inventory;
     match path {
@@ -259,6 +264,7 @@ impl Fault {
             Fault::Denied(denied) => {
                 let (status, code) = match denied {
                     Denied::Missing => (StatusCode::UNAUTHORIZED, "AuthenticationFailed"),
+                    Denied::Claims { .. } => (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken"),
                     Denied::Invalid | Denied::Audience { .. } => {
                         (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken")
                     }
@@ -298,9 +304,16 @@ impl Fault {
                 _ => "common",
             };
             let url = &azure.url;
-            let challenge = format!(
-                "Bearer authorization_uri=\"{url}/{tenant}\", error=\"invalid_token\", error_description=\"{message}\""
-            );
+            let challenge = match self {
+                // learn.microsoft.com, "Claims challenges, claims requests and client capabilities".
+                Fault::Denied(Denied::Claims { challenge }) => format!(
+                    "Bearer realm=\"\", authorization_uri=\"{url}/{tenant}/oauth2/authorize\", error=\"insufficient_claims\", claims=\"{}\"",
+                    STANDARD.encode(challenge)
+                ),
+                _ => format!(
+                    "Bearer authorization_uri=\"{url}/{tenant}\", error=\"invalid_token\", error_description=\"{message}\""
+                ),
+            };
             set_header(&mut response, "www-authenticate", &challenge);
         }
         response

@@ -1,10 +1,11 @@
-//! Access tokens: RS256 JWTs (RFC 7519) signed with a key of the state folder, so that a token that
-//! a client has cached is still good after a restart. Who gets one is `mod.rs`.
+//! Everything that is signed as a JWT (RFC 7519, RS256) with a key of the state folder, so that a token
+//! that a client has cached is still good after a restart. Who gets one is `grants.rs`.
 
 use std::sync::{Mutex, PoisonError};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::azure::unix_now;
 use crate::state::{self, State};
 
 /// The claims of an access token that matter here.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Claims {
     pub(crate) aud: String,
     pub(crate) iss: String,
@@ -25,6 +26,13 @@ pub(crate) struct Claims {
     pub(crate) tid: String,
     pub(crate) idtyp: String,
     pub(crate) ver: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scp: Option<String>,
+    /// The claims that the request asked for, as `name=value`.
+    #[serde(rename = "emulator_claims", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) asked: Vec<String>,
 }
 
 /// Why a token is not accepted.
@@ -93,21 +101,28 @@ impl Issuer {
 
     /// A signed token.
     pub(crate) fn issue(&self, claims: &Claims) -> Result<String, Error> {
-        let claims = Signed { claims: claims.clone(), era: self.era() };
-        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::RS256) };
-        Ok(jsonwebtoken::encode(&header, &claims, &self.signing)?)
+        self.sign(&Signed { claims: claims.clone(), era: self.era() })
     }
 
-    /// The claims of a token that was signed here and has not expired.
-    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenFault> {
-        // Expiry and audience are looked at by hand: ARM has words of its own for each.
+    /// Any other claims, signed with the same key.
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
+        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::RS256) };
+        Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)
+    }
+
+    /// What [`Issuer::sign`] signed, whenever that was; none when it is something else.
+    pub(crate) fn read<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        // Expiry and audience are looked at by hand: each service has words of its own for them.
         let mut validation = Validation::new(Algorithm::RS256);
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let Signed { claims, era } = jsonwebtoken::decode::<Signed>(token, &self.checking, &validation)
-            .map_err(|_| TokenFault::Invalid)?
-            .claims;
+        jsonwebtoken::decode::<T>(token, &self.checking, &validation).ok().map(|data| data.claims)
+    }
+
+    /// The claims of a token that was signed here and has not expired.
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenFault> {
+        let Signed { claims, era } = self.read(token).ok_or(TokenFault::Invalid)?;
         let now = unix_now();
         if claims.exp <= now {
             return Err(TokenFault::Expired { expiry: claims.exp, now });
@@ -146,6 +161,7 @@ mod tests {
             tid: "t".into(),
             idtyp: "app".into(),
             ver: "1.0".into(),
+            ..Claims::default()
         }
     }
 

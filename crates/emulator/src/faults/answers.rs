@@ -103,7 +103,11 @@ fn kind(request: &Request) -> Kind {
         (&Method::DELETE, ["api", "tokens", _]) => Kind::Release,
         (&Method::GET, ["webtunnelv2", _] | ["omni", "webtunnel", _]) => Kind::Upgrade,
         (&Method::POST, ["api", "connection"]) => Kind::Connection,
-        (_, [_, "oauth2", ..] | ["imds", ..]) => Kind::Token,
+        (&Method::POST, [_, "oauth2", "v2.0", "devicecode"]) => Kind::DeviceCode,
+        (_, ["metadata", "identity", ..] | ["arc" | "app-service" | "cloud-shell", ..]) => Kind::Identity,
+        (_, ["device"]) => Kind::Page,
+        (_, ["oidc", _, "token"]) => Kind::Oidc,
+        (_, [_, "oauth2", ..]) => Kind::Token,
         (_, ["tenants" | "subscriptions" | "providers", ..]) => Kind::Arm,
         _ => Kind::Discovery,
     }
@@ -112,7 +116,8 @@ fn kind(request: &Request) -> Kind {
 /// The ordinary answer without its effect, for a response to be put in its place.
 fn thwarted(azure: &Azure, kind: Kind, request: &Request, route: impl Fn() -> Answer) -> Answer {
     match kind {
-        Kind::Mint => {
+        // What they hand out can be had once: a device code must not be used up for nothing.
+        Kind::Mint | Kind::Token | Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc => {
             let fields = request.form().into_iter().map(|(name, _)| name).collect();
             Answer { fields, ..Answer::new(kind, text(StatusCode::OK, "")) }
         }
@@ -148,16 +153,27 @@ fn refusal(kind: Kind, status: u16, body: Body, message: &str) -> Response {
             set_header(&mut response, "content-type", "text/html");
             response
         }
-        (Body::Json, Kind::Token) => json_answer(
+        (Body::Json, Kind::Token | Kind::DeviceCode) => json_answer(
             status,
             &json!({"error": "temporarily_unavailable", "error_description": format!("AADSTS90033: {message}"), "error_codes": [90033]}),
         ),
+        // The form of IMDS.
+        (Body::Json, Kind::Identity) => {
+            json_answer(status, &json!({"error": reason.to_lowercase(), "error_description": message}))
+        }
         (Body::Json, Kind::Arm | Kind::Discovery) => {
             json_answer(status, &json!({"error": {"code": reason.replace(' ', ""), "message": message}}))
         }
-        (Body::Json, Kind::Mint | Kind::Release | Kind::Upgrade | Kind::Connection | Kind::Unknown) => {
-            json_answer(status, &json!({"message": message}))
-        }
+        (
+            Body::Json,
+            Kind::Mint
+            | Kind::Release
+            | Kind::Upgrade
+            | Kind::Connection
+            | Kind::Page
+            | Kind::Oidc
+            | Kind::Unknown,
+        ) => json_answer(status, &json!({"message": message})),
     }
 }
 

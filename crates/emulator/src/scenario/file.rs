@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::{
-    BastionHost, Instance, Os, Place, Ports, Power, ScaleSet, Scenario, Service, ServicePrincipal, Settings,
-    Sku, Subscription, Tenant, Tunneling, VirtualMachine,
+    Application, BastionHost, Instance, ManagedIdentity, Os, Place, Ports, Power, ScaleSet, Scenario,
+    Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling, User,
+    VirtualMachine,
 };
 use crate::faults::Order;
 
@@ -17,9 +18,13 @@ use crate::faults::Order;
 #[serde(deny_unknown_fields)]
 pub(super) struct Sections {
     settings: Option<Settings>,
+    sign_in: Option<SignInSettings>,
     tenants: Option<Vec<Tenant>>,
     subscriptions: Option<Vec<Subscription>>,
+    users: Option<Vec<User>>,
+    applications: Option<Vec<Application>>,
     service_principals: Option<Vec<ServicePrincipal>>,
+    managed_identities: Option<Vec<ManagedIdentity>>,
     bastion_hosts: Option<Vec<BastionHost>>,
     virtual_machines: Option<Vec<VirtualMachine>>,
     scale_sets: Option<Vec<ScaleSet>>,
@@ -32,6 +37,12 @@ impl From<Sections> for Scenario {
     fn from(file: Sections) -> Scenario {
         Scenario {
             settings: file.settings.unwrap_or_default(),
+            sign_in: file.sign_in.unwrap_or_default(),
+            users: file.users.unwrap_or_else(|| Scenario::default().users),
+            applications: file.applications.unwrap_or_else(|| Scenario::default().applications),
+            managed_identities: file
+                .managed_identities
+                .unwrap_or_else(|| Scenario::default().managed_identities),
             tenants: file.tenants.unwrap_or_else(|| Scenario::default().tenants),
             subscriptions: file.subscriptions.unwrap_or_else(|| Scenario::default().subscriptions),
             service_principals: file
@@ -95,6 +106,7 @@ pub(super) struct VirtualMachineTable {
     private_ip: Ipv4Addr,
     #[serde(default, deserialize_with = "ports")]
     ports: Ports,
+    aad_login: Option<bool>,
 }
 
 impl From<VirtualMachineTable> for VirtualMachine {
@@ -106,6 +118,7 @@ impl From<VirtualMachineTable> for VirtualMachine {
             power: table.power,
             private_ip: table.private_ip,
             ports: table.ports,
+            aad_login: table.aad_login.unwrap_or(true),
         }
     }
 }
@@ -123,6 +136,7 @@ pub(super) struct ScaleSetTable {
     instances: Vec<Instance>,
     #[serde(default, deserialize_with = "ports")]
     ports: Ports,
+    aad_login: Option<bool>,
 }
 
 impl From<ScaleSetTable> for ScaleSet {
@@ -133,6 +147,7 @@ impl From<ScaleSetTable> for ScaleSet {
             os: table.os,
             instances: table.instances,
             ports: table.ports,
+            aad_login: table.aad_login.unwrap_or(true),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `inventory.rs` turns it into Azure resources. How the tables of the file look is `file.rs`. No
 //! secret that the file leaves out is made here.
 
+mod entra;
 mod file;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::faults::Order;
+
+pub use entra::{
+    Application, FederatedCredential, ManagedIdentity, Outcome, Refusal, Role, ServicePrincipal,
+    SignInSettings, User,
+};
 
 /// The documented default scenario, as `--print-scenario` shows it.
 pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
@@ -25,12 +31,20 @@ pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
 pub struct Scenario {
     /// Figures that hold for the whole emulator.
     pub settings: Settings,
+    /// How sign-in goes.
+    pub sign_in: SignInSettings,
     /// Entra ID tenants.
     pub tenants: Vec<Tenant>,
     /// Subscriptions; the first one is the default of everything that names none.
     pub subscriptions: Vec<Subscription>,
+    /// People.
+    pub users: Vec<User>,
+    /// Public clients.
+    pub applications: Vec<Application>,
     /// Applications that can sign in.
     pub service_principals: Vec<ServicePrincipal>,
+    /// Identities that a managed identity endpoint answers for.
+    pub managed_identities: Vec<ManagedIdentity>,
     /// Bastion hosts.
     pub bastion_hosts: Vec<BastionHost>,
     /// Virtual machines.
@@ -98,6 +112,30 @@ impl Scenario {
             principals.push(format!("{} in {}", principal.client_id, principal.tenant));
         }
         unique("service principal", principals.iter())?;
+        let (mut people, mut objects) = (Vec::new(), Vec::new());
+        for user in &self.users {
+            self.known_tenant(&format!("user `{}`", user.upn), &user.tenant)?;
+            people.push(format!("{} in {}", user.upn, user.tenant));
+            objects.push(format!("{} in {}", user.object_id, user.tenant));
+        }
+        unique("user", people.iter())?;
+        for identity in &self.managed_identities {
+            self.known_tenant(&format!("managed identity `{}`", identity.name), &identity.tenant)?;
+            objects.push(format!("{} in {}", identity.object_id, identity.tenant));
+        }
+        unique("object id", objects.iter())?;
+        unique("application", self.applications.iter().map(|one| &one.client_id))?;
+        unique("managed identity", self.managed_identities.iter().map(|one| &one.name))?;
+        if let Some(upn) = &self.sign_in.device_code_approved_by
+            && !self.users.iter().any(|user| user.upn.eq_ignore_ascii_case(upn))
+        {
+            return wrong(format!("sign_in.device_code_approved_by: user `{upn}` is not in the scenario"));
+        }
+        if let Some(claims) = &self.sign_in.claims_challenge
+            && serde_json::from_str::<serde_json::Value>(claims).is_err()
+        {
+            return wrong("sign_in.claims_challenge is not JSON".into());
+        }
         let mut names = Vec::new();
         for host in &self.bastion_hosts {
             let what = format!("Bastion host `{}`", host.name);
@@ -224,47 +262,6 @@ pub struct Subscription {
     pub tenant: String,
 }
 
-/// An application that signs in with `client_credentials`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServicePrincipal {
-    /// Application (client) id.
-    pub client_id: String,
-    /// Object id of the service principal.
-    pub object_id: String,
-    /// Secret; random and kept in the state folder when left out.
-    pub client_secret: Option<Secret>,
-    /// Id or domain of its tenant.
-    pub tenant: String,
-    /// What it may do; Reader on everything when left out.
-    #[serde(default = "Role::reader_everywhere")]
-    pub roles: Vec<Role>,
-}
-
-/// Actions that are allowed on a scope and everything below it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// `/`, a subscription, a resource group or a resource id.
-    pub scope: String,
-    /// Control-plane actions with `*` as wildcard, such as `*/read`.
-    #[serde(default = "Role::read")]
-    pub actions: Vec<String>,
-    /// Data-plane actions, such as `Microsoft.Compute/virtualMachines/login/action`.
-    #[serde(default)]
-    pub data_actions: Vec<String>,
-}
-
-impl Role {
-    fn read() -> Vec<String> {
-        vec!["*/read".into()]
-    }
-
-    fn reader_everywhere() -> Vec<Role> {
-        vec![Role { scope: "/".into(), actions: Role::read(), data_actions: Vec::new() }]
-    }
-}
-
 /// Where a resource lives. Flattened into the tables of hosts, machines and scale sets.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -383,6 +380,8 @@ pub struct VirtualMachine {
     pub private_ip: Ipv4Addr,
     /// What answers on its ports.
     pub ports: Ports,
+    /// Whether it has the extension that lets users of Entra ID sign in by SSH.
+    pub aad_login: bool,
 }
 
 /// A scale set.
@@ -399,6 +398,8 @@ pub struct ScaleSet {
     pub instances: Vec<Instance>,
     /// What answers on the ports of each instance.
     pub ports: Ports,
+    /// As for a virtual machine.
+    pub aad_login: bool,
 }
 
 /// A machine of a scale set.
@@ -551,9 +552,13 @@ mod tests {
         assert_eq!(scenario.virtual_machines[0].ports[&7], Service::Echo);
         for section in [
             "[settings]",
+            "[sign_in]",
             "[[tenants]]",
             "[[subscriptions]]",
+            "[[users]]",
+            "[[applications]]",
             "[[service_principals]]",
+            "[[managed_identities]]",
             "[[bastion_hosts]]",
             "[[virtual_machines]]",
             "[[scale_sets]]",

@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use russh::keys::Certificate;
 use russh::server::VerifiedPublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig};
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     inbox: Inbox,
     sessions: HashMap<ChannelId, SessionChannel>,
     forwards: HashMap<Forward, DropGuard>,
+    /// Who has signed in.
+    account: String,
 }
 
 enum SessionChannel {
@@ -69,7 +72,8 @@ struct Preparation {
 impl Connection {
     pub(super) fn new(site: Arc<Site>, life: Life) -> Self {
         let inbox = Inbox::new(life.ended.clone());
-        Self { site, life, inbox, sessions: HashMap::new(), forwards: HashMap::new() }
+        let account = site.username.clone();
+        Self { site, life, inbox, sessions: HashMap::new(), forwards: HashMap::new(), account }
     }
 
     /// A session channel that waits for its program, taken out of the map.
@@ -119,7 +123,7 @@ impl Connection {
             command.as_std().get_envs().map(|(n, v)| (n.to_owned(), v.map(ToOwned::to_owned))).collect();
         command.env_clear().envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
         command.current_dir(&site.home).env("HOME", &site.home);
-        command.env("USER", &site.username).env("LOGNAME", &site.username);
+        command.env("USER", &self.account).env("LOGNAME", &self.account);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()));
         command.envs(preparation.environment.iter().map(|(name, value)| (name, value)));
         let (term, size) = preparation.terminal.as_ref()?;
@@ -170,11 +174,23 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, russh::Error> {
-        Ok(verdict(self.site.sign_in.public_key(user, offer.public_key).await))
+        Ok(verdict(self.site.sign_in.offer(user, offer.public_key, offer.algorithm).await))
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
         Ok(verdict(self.site.sign_in.public_key(user, key.public_key).await))
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, russh::Error> {
+        let accepted = self.site.sign_in.certificate(user, certificate);
+        if accepted {
+            self.account = user.to_owned();
+        }
+        Ok(verdict(accepted))
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), russh::Error> {
@@ -345,7 +361,7 @@ impl Handler for Connection {
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
-        let shell = sys::shell(&self.site.username, &self.site.hostname);
+        let shell = sys::shell(&self.account, &self.site.hostname);
         self.start(id, shell, session)
     }
 

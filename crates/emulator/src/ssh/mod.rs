@@ -1,7 +1,7 @@
 //! The emulator's built-in SSH server: the default virtual machine behind a Bastion.
 //!
-//! A folder on the laptop plays the machine's only home. Sign-in is by password or by the keys in the
-//! home's `.ssh/authorized_keys`; then there are commands, a shell with or without a terminal, sftp on the
+//! A folder on the laptop plays the machine's only home. Sign-in is by password, by the keys in the
+//! home's `.ssh/authorized_keys`, or by a certificate of an authority; then there are commands, a shell with or without a terminal, sftp on the
 //! home, and port forwarding to loopback addresses. Commands run as the user who runs the emulator and see
 //! the whole machine: this is no sandbox, and whoever accepts connections for it listens on loopback.
 //!
@@ -36,7 +36,7 @@ pub use self::key::generate_client_key;
 
 use self::connection::{Connection, Life, Site};
 use self::leash::leash;
-use self::sign_in::SignIn;
+use self::sign_in::{CertificateSignIn, SignIn};
 
 /// What makes a server. There is no default: each field belongs to one machine.
 pub struct SshOptions {
@@ -50,6 +50,16 @@ pub struct SshOptions {
     pub host_key: PathBuf,
     /// The machine's name in the shell's prompt.
     pub hostname: String,
+    /// Who signs in with a certificate; nobody when none.
+    pub entra: Option<EntraSignIn>,
+}
+
+/// The sign-in by certificate, as Azure's extension for Entra ID has it.
+pub struct EntraSignIn {
+    /// The authority's public key, one line of OpenSSH.
+    pub authority: String,
+    /// User names that have a role on the machine, in any case.
+    pub users: Vec<String>,
 }
 
 /// A server for any number of connections.
@@ -65,7 +75,8 @@ impl SshServer {
     /// # Errors
     /// The host key cannot be read, made or written.
     pub fn new(options: SshOptions) -> Result<Self, Error> {
-        let SshOptions { home, username, password, host_key, hostname } = options;
+        let SshOptions { home, username, password, host_key, hostname, entra } = options;
+        let entra = entra.map(CertificateSignIn::new).transpose().map_err(Error::Authority)?;
         let host_key = key::host_key(&host_key)?;
         let public_key = key::public_line(&host_key)?;
         let config = Config {
@@ -88,7 +99,7 @@ impl SshServer {
             inactivity_timeout: None,
             ..Config::default()
         };
-        let sign_in = SignIn::new(username.clone(), password, &home);
+        let sign_in = SignIn::new(username.clone(), password, &home, entra);
         let site = Site { sign_in, home, username, hostname };
         Ok(Self { config: Arc::new(config), site: Arc::new(site), public_key })
     }
@@ -162,6 +173,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// The authority for sign-in by certificate is no public key.
+    #[error("using the authority for sign-in by certificate")]
+    Authority(#[source] ssh_key::Error),
     /// A new key cannot be made or put into words.
     #[error("cannot encode an SSH key")]
     EncodeKey(#[source] ssh_key::Error),
@@ -174,7 +188,7 @@ impl Error {
             Self::ReadKey { path, .. } => Some(format!("check the permissions of {}", path.display())),
             Self::ParseKey { path, .. } => Some(format!("remove {}: a new key is made", path.display())),
             Self::WriteKey { path, .. } => Some(format!("make the folder of {} writable", path.display())),
-            Self::EncodeKey(_) => None,
+            Self::EncodeKey(_) | Self::Authority(_) => None,
         }
     }
 }
@@ -221,6 +235,7 @@ mod tests {
             password: "secret".into(),
             host_key: host_key.clone(),
             hostname: "vm".into(),
+            entra: None,
         };
         let error = SshServer::new(options).err().unwrap();
         assert!(matches!(&error, Error::ParseKey { path, .. } if *path == host_key));
