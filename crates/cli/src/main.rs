@@ -1,9 +1,11 @@
 //! The binary `bastide`: parses, calls the library, prints, exits. No rule of the protocol is here.
 
+mod account;
 mod arguments;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
+mod login;
 mod openssh;
 mod proxy;
 mod report;
@@ -24,6 +26,9 @@ fn main() -> std::process::ExitCode {
     let result = match command {
         Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),
         Command::Ssh(ssh) => ssh::run(&global, ssh, &reporter),
+        Command::Login(login) => login::run(&global, &login, &reporter),
+        Command::Logout => account::log_out(&global, &reporter),
+        Command::Account => account::run(&global, &reporter),
         Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
         #[cfg(unix)]
         Command::HandOver { socket } => hand_over::run(&socket),

@@ -13,7 +13,7 @@ mod peer;
 mod sys;
 mod tunnel;
 
-pub use bastide_auth::{Credential, Environment};
+pub use bastide_auth::{Credential, DeviceCode, Environment, Identity, Kept, Prompt, SignedIn, Store};
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Target, TargetKind,
 };
@@ -22,7 +22,7 @@ pub use bastide_relay::{
     Account, Error as ConnectionError, Event, Halves, Keepalive, Local, Observer, Options as RelayOptions,
     Relay,
 };
-pub use client::{Bastion, Client, CloudChoice, Host, Settings};
+pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
 pub use error::Error;
 pub use peer::PeerPolicy;

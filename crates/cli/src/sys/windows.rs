@@ -57,3 +57,13 @@ pub(crate) fn exit_of(status: ExitStatus) -> u8 {
 
 /// Ctrl-C reaches the whole console group by itself.
 pub(crate) fn terminate(_: u32, _: u8) {}
+
+/// It would take a library to know.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    None
+}
+
+/// Whether a browser that is started here would be seen.
+pub(crate) fn has_display() -> bool {
+    true
+}
