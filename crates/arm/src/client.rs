@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bastide_core::{
     Attempt, Cloud, End, Freshness, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict,
 };
 use bastide_net::{Network, Origin};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use http::{Request, Response, StatusCode};

@@ -108,16 +108,20 @@ impl Failure {
     fn into_auth_error(self, tenant: Option<&str>) -> AuthError {
         let unavailable = |reason: String| AuthError::Unavailable { provider: NAME.into(), reason };
         match self {
-            Failure::Missing | Failure::Child(child::Failure::Unstartable(_)) => unavailable(self.to_string()),
+            Failure::Missing | Failure::Child(child::Failure::Unstartable(_)) => {
+                unavailable(self.to_string())
+            }
             // Signed in and refused has a code; never signed in has none, and the advice to run `az login`.
             Failure::Ended { message: Some(message), .. }
                 if entra::code(&message).is_none() && message.contains("az login") =>
             {
                 unavailable(format!("nobody is signed in there: {message}"))
             }
-            Failure::Ended { message: Some(message), .. } => {
-                AuthError::Refused { provider: NAME.into(), hint: entra::hint(&message, NAME, tenant), message }
-            }
+            Failure::Ended { message: Some(message), .. } => AuthError::Refused {
+                provider: NAME.into(),
+                hint: entra::hint(&message, NAME, tenant),
+                message,
+            },
             Failure::Ended { .. } | Failure::Child(_) => AuthError::Refused {
                 provider: NAME.into(),
                 message: self.to_string(),
@@ -245,7 +249,7 @@ mod tests {
         assert!(
             matches!(&error, AuthError::Refused { message, .. } if message.starts_with("AADSTS700082: "))
         );
-        assert!(error.hint().contains("sign in anew with `az login`"), "{}", error.hint());
+        assert!(error.hint().contains("run `az login`"), "{}", error.hint());
     }
 
     #[tokio::test]

@@ -77,12 +77,7 @@ impl Certificate {
     }
 
     /// Says to `tenant` at `authority` that this is `client_id`.
-    pub(crate) fn assertion(
-        &self,
-        authority: &str,
-        tenant: &str,
-        client_id: &str,
-    ) -> Result<Secret, Error> {
+    pub(crate) fn assertion(&self, authority: &str, tenant: &str, client_id: &str) -> Result<Secret, Error> {
         let header = Header { x5t_s256: Some(self.thumbprint.clone()), ..Header::new(Algorithm::PS256) };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let audience = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
@@ -112,7 +107,7 @@ fn private_key(text: &str) -> Option<&str> {
     key.get(..line)
 }
 
-/// A certificate with its key, made with OpenSSL 3 for these tests.
+/// A certificate with its key, made on the spot.
 #[cfg(test)]
 pub(crate) fn test_pem() -> String {
     use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
@@ -164,7 +159,10 @@ mod tests {
         check(&pem[..at], "holds no PEM certificate");
         check(&pem[at..], "holds no RSA private key in PEM");
         check(&pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"), "its private key is encrypted");
-        check(&format!("{}-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", &pem[at..]), "holds no RSA private key in PEM");
+        check(
+            &format!("{}-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", &pem[at..]),
+            "holds no RSA private key in PEM",
+        );
         assert!(Certificate::read("/no/such/file".as_ref()).is_err());
     }
 }

@@ -119,11 +119,8 @@ mod tests {
     #[tokio::test]
     async fn the_command_is_told_what_is_wanted() {
         let line = r#"printf '{"access_token":"%s","expires_on":4102444800}' "$BASTIDE_EXEC_SCOPE $BASTIDE_EXEC_TENANT $BASTIDE_EXEC_FRESH""#;
-        let request = TokenRequest {
-            tenant: Some("t".into()),
-            freshness: Freshness::New,
-            ..TokenRequest::new("s")
-        };
+        let request =
+            TokenRequest { tenant: Some("t".into()), freshness: Freshness::New, ..TokenRequest::new("s") };
         let token = exec(line).await.access_token(&request).await.unwrap();
         assert_eq!(token.secret.expose(), "s t 1");
     }
@@ -154,7 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn failures_show_standard_error_alone() {
-        let ask = async |line: &str| exec(line).await.access_token(&TokenRequest::new("s")).await.unwrap_err();
+        let ask =
+            async |line: &str| exec(line).await.access_token(&TokenRequest::new("s")).await.unwrap_err();
         let error = ask("echo hunter2; echo 'vault is sealed' >&2; exit 3").await;
         assert_eq!(
             error.to_string(),

@@ -174,8 +174,7 @@ mod tests {
             }
             server.requests().remove(0)
         };
-        let github =
-            [("ACTIONS_ID_TOKEN_REQUEST_URL", "URL"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hunter2")];
+        let github = [("ACTIONS_ID_TOKEN_REQUEST_URL", "URL"), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hunter2")];
         let sent = check(&github, r#"{"value":"a.b.c","count":1}"#, Ok("a.b.c")).await;
         assert!(
             sent.starts_with(

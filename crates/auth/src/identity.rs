@@ -25,7 +25,8 @@ impl Identity {
         let text = |names: &[&str]| {
             let claim = names.iter().find_map(|name| claims.get(*name)?.as_str())?;
             // Shown on terminals.
-            let clean: String = claim.chars().filter(|letter| !letter.is_control()).take(LENGTH_LIMIT).collect();
+            let clean: String =
+                claim.chars().filter(|letter| !letter.is_control()).take(LENGTH_LIMIT).collect();
             Some(clean).filter(|claim| !claim.is_empty())
         };
         Self {

@@ -147,7 +147,9 @@ impl ManagedIdentity {
         };
         let only_one = || match &self.who {
             Who::System => Ok(()),
-            _ => Err(refused(format!("{} knows one identity only: leave out --client-id", self.host.words()))),
+            _ => {
+                Err(refused(format!("{} knows one identity only: leave out --client-id", self.host.words())))
+            }
         };
         let get = |endpoint: &str, path: &str, version: &str, who: Option<(&str, String)>| {
             let mut url = Url::parse(&format!("{endpoint}{path}")).map_err(|_| malformed())?;
@@ -164,8 +166,7 @@ impl ManagedIdentity {
                 plain_request(Method::GET, &address, &[("metadata", "true")])
             }
             Host::AppService { endpoint, header } => {
-                let address =
-                    get(endpoint, "", "2019-08-01", who("client_id", "principal_id", "mi_res_id"))?;
+                let address = get(endpoint, "", "2019-08-01", who("client_id", "principal_id", "mi_res_id"))?;
                 plain_request(Method::GET, &address, &[("x-identity-header", header.expose())])
             }
             Host::Arc { endpoint } => {
@@ -178,8 +179,7 @@ impl ManagedIdentity {
                 let form = url::form_urlencoded::Serializer::new(String::new())
                     .append_pair("resource", resource)
                     .finish();
-                let headers =
-                    [("metadata", "true"), ("content-type", "application/x-www-form-urlencoded")];
+                let headers = [("metadata", "true"), ("content-type", "application/x-www-form-urlencoded")];
                 plain_request(Method::POST, endpoint, &headers).map(|request| request.map(|_| form.into()))
             }
         };
@@ -229,7 +229,9 @@ impl ManagedIdentity {
         read.await.map_err(|error| AuthError::Refused {
             provider: NAME.into(),
             message: format!("{} cannot be read: {error}", path.display()),
-            hint: Some("the group `himds` may read it: `sudo usermod -aG himds USER`, and log in anew".into()),
+            hint: Some(
+                "the group `himds` may read it: `sudo usermod -aG himds USER`, and log in anew".into(),
+            ),
         })
     }
 }
@@ -267,10 +269,12 @@ impl Provider for ManagedIdentity {
         // It belongs to one tenant, and its tokens can't be had from another.
         let home = Identity::of_token(&access_token).tenant;
         match (&request.tenant, home) {
-            (Some(wanted), Some(home)) if !wanted.eq_ignore_ascii_case(&home) => Err(AuthError::Unsupported {
-                provider: NAME.into(),
-                what: format!("a token of the tenant {wanted}: its own is {home}"),
-            }),
+            (Some(wanted), Some(home)) if !wanted.eq_ignore_ascii_case(&home) => {
+                Err(AuthError::Unsupported {
+                    provider: NAME.into(),
+                    what: format!("a token of the tenant {wanted}: its own is {home}"),
+                })
+            }
             _ => Ok(AccessToken { secret: Secret::new(access_token), expires_on }),
         }
     }
@@ -327,7 +331,11 @@ mod tests {
     fn identity(server: &Server, variables: &[(&str, &str)], client_id: Option<&str>) -> ManagedIdentity {
         let url = server.url();
         let mut all = vec![("BASTIDE_IMDS_ENDPOINT", url.as_str())];
-        all.extend(variables.iter().map(|(name, value)| (*name, if *value == "URL" { &url } else { value })));
+        all.extend(
+            variables
+                .iter()
+                .map(|(name, value)| (*name, if *value == "URL" { url.as_str() } else { *value })),
+        );
         let setup = Setup { client_id: client_id.map(str::to_owned), ..setup(server, &all) };
         let mut identity = ManagedIdentity::new(&setup);
         identity.exchange = Exchange::hasty(server.network());
@@ -383,14 +391,18 @@ mod tests {
             let outcome = identity.access_token(&TokenRequest::new(SCOPE)).await;
             (outcome, server.requests())
         };
-        let (outcome, requests) =
-            arc(&key.display().to_string(), vec![Answer::json(200, TOKEN)]).await;
+        let (outcome, requests) = arc(&key.display().to_string(), vec![Answer::json(200, TOKEN)]).await;
         assert!(outcome.is_ok());
         assert!(requests[0].starts_with("GET /?api-version=2020-06-01&resource="), "{}", requests[0]);
         assert!(!requests[0].contains("hunter2"));
-        assert!(requests[1].to_ascii_lowercase().contains("authorization: basic hunter2\r\n"), "{}", requests[1]);
+        assert!(
+            requests[1].to_ascii_lowercase().contains("authorization: basic hunter2\r\n"),
+            "{}",
+            requests[1]
+        );
         let elsewhere = tempfile::NamedTempFile::with_suffix(".key").unwrap();
-        for realm in [elsewhere.path().display().to_string(), folder.path().join("no.txt").display().to_string()]
+        for realm in
+            [elsewhere.path().display().to_string(), folder.path().join("no.txt").display().to_string()]
         {
             let (outcome, requests) = arc(&realm, Vec::new()).await;
             assert!(outcome.unwrap_err().to_string().contains("not its own"), "{realm}");
@@ -402,8 +414,11 @@ mod tests {
     async fn a_machine_without_one_is_passed_over() {
         let missing = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
         let with_imds = server(vec![Answer::json(400, "{}"), Answer::json(400, missing)]).await;
-        let error =
-            identity(&with_imds, &[], None).probed().access_token(&TokenRequest::new(SCOPE)).await.unwrap_err();
+        let error = identity(&with_imds, &[], None)
+            .probed()
+            .access_token(&TokenRequest::new(SCOPE))
+            .await
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "managed-identity is not set up: this machine has no such identity: Identity not found"

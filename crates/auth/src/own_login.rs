@@ -137,7 +137,12 @@ impl OwnLogin {
             .ok_or_else(|| AuthError::Unavailable { provider: NAME.into(), reason: elsewhere() })
     }
 
-    fn kept(&self, contents: &Contents, account: &KeptAccount, request: &TokenRequest) -> Option<AccessToken> {
+    fn kept(
+        &self,
+        contents: &Contents,
+        account: &KeptAccount,
+        request: &TokenRequest,
+    ) -> Option<AccessToken> {
         if request.freshness == Freshness::New {
             return None;
         }
@@ -259,7 +264,10 @@ mod tests {
             login(&Setup { store, ..setup(&server, &[]) })
         };
         let signed_in = process().sign_in("arm", &Silent::default()).await.unwrap();
-        assert_eq!((signed_in.username.as_str(), signed_in.tenant.as_str()), ("ann@example.org", "home-tenant"));
+        assert_eq!(
+            (signed_in.username.as_str(), signed_in.tenant.as_str()),
+            ("ann@example.org", "home-tenant")
+        );
         assert_eq!(signed_in.kept, Kept::InFile(folder.path().join("sign-in.json")));
 
         let request = TokenRequest::new("arm");
@@ -281,9 +289,13 @@ mod tests {
 
     #[tokio::test]
     async fn two_processes_at_once_lose_no_refresh_token() {
-        let server =
-            Server::start(vec![Answer::json(200, CODE), token("one", "r1"), token("two", "r2"), token("three", "r3")])
-                .await;
+        let server = Server::start(vec![
+            Answer::json(200, CODE),
+            token("one", "r1"),
+            token("two", "r2"),
+            token("three", "r3"),
+        ])
+        .await;
         let folder = tempfile::tempdir().unwrap();
         let process = || {
             let store = Store::in_folder(folder.path().into(), None);
@@ -310,7 +322,8 @@ mod tests {
         let server = Server::start(Vec::new()).await;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::in_folder(folder.path().join("state"), None);
-        let error = login(&Setup { store, ..setup(&server, &[]) }).access_token(&TokenRequest::new("s")).await;
+        let error =
+            login(&Setup { store, ..setup(&server, &[]) }).access_token(&TokenRequest::new("s")).await;
         assert_eq!(
             error.unwrap_err().to_string(),
             "device-code is not set up: nobody has signed in with `bastide login`"

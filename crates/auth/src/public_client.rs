@@ -12,9 +12,10 @@ use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
 use oauth2::{
-    AsyncHttpClient, ClientId, DeviceAuthorizationUrl, DeviceCodeErrorResponseType, EndpointNotSet, EndpointSet,
-    HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope, StandardDeviceAuthorizationResponse,
-    StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
+    AsyncHttpClient, ClientId, DeviceAuthorizationUrl, DeviceCodeErrorResponseType, EndpointNotSet,
+    EndpointSet, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, Scope,
+    StandardDeviceAuthorizationResponse, StandardRevocableToken, StandardTokenResponse, TokenResponse as _,
+    TokenUrl,
 };
 use serde::{Deserialize, Serialize};
 
@@ -291,8 +292,8 @@ fn not_entered(
                 let text = serde_json::json!({
                     "error": error.as_ref(), "error_description": answer.error_description()
                 });
-                let message = entra::message(text.to_string().as_bytes())
-                    .unwrap_or_else(|| error.as_ref().to_owned());
+                let message =
+                    entra::message(text.to_string().as_bytes()).unwrap_or_else(|| error.as_ref().to_owned());
                 AuthError::Refused {
                     provider: NAME.into(),
                     hint: entra::hint(&message, NAME, named(tenant)),
@@ -346,8 +347,7 @@ mod tests {
             log.lock().unwrap().push(time.as_secs());
             Box::pin(std::future::ready(()))
         });
-        let client =
-            PublicClient::new(Exchange::hasty(server.network()), &server.url()).with_pause(pause);
+        let client = PublicClient::new(Exchange::hasty(server.network()), &server.url()).with_pause(pause);
         Bench { client, server, shown: Shown::default(), pauses }
     }
 
@@ -488,7 +488,10 @@ mod tests {
         let error =
             bench.client.by_refresh_token("c", "organizations", &secret, &TokenRequest::new("s")).await;
         let error = error.err().unwrap();
-        assert_eq!(error.to_string(), "device-code was refused: AADSTS700082: The refresh token has expired.");
+        assert_eq!(
+            error.to_string(),
+            "device-code was refused: AADSTS700082: The refresh token has expired."
+        );
         assert_eq!(error.hint(), "the sign-in has expired: run `bastide login` again");
         assert!(!format!("{error:?}").contains("hunter2"));
     }

@@ -442,10 +442,8 @@ mod tests {
     async fn what_is_missing_is_named() {
         let server = Server::start(Vec::new()).await;
         let check = |tenant: Option<&str>, expected: &str| {
-            let setup = Setup {
-                tenant: tenant.map(str::to_owned),
-                ..setup(&server, &[("AZURE_CLIENT_ID", "c")])
-            };
+            let setup =
+                Setup { tenant: tenant.map(str::to_owned), ..setup(&server, &[("AZURE_CLIENT_ID", "c")]) };
             assert_eq!(ServicePrincipal::with_secret(&setup).err().unwrap().to_string(), expected);
         };
         check(None, "client-secret is not set up: without AZURE_TENANT_ID, AZURE_CLIENT_SECRET");

@@ -190,9 +190,8 @@ impl Contents {
     }
 
     pub(crate) fn set_token(&mut self, key: String, token: &AccessToken) {
-        let seconds = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-        };
+        let seconds =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = seconds(SystemTime::now());
         self.tokens.retain(|kept| kept.key != key && kept.expires_on > now);
         if self.tokens.len() >= TOKEN_LIMIT {
@@ -335,7 +334,9 @@ impl Disk {
     async fn write(&self, text: &Zeroizing<Vec<u8>>) -> Result<(), AuthError> {
         let (folder, path, text) = (self.folder.clone(), self.path(), text.clone());
         let written = tokio::task::spawn_blocking(move || replace(&folder, &path, &text)).await;
-        written.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| failed(&self.path(), error))
+        written
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| failed(&self.path(), error))
     }
 
     async fn lock(&self) -> Result<File, AuthError> {
@@ -502,10 +503,12 @@ mod tests {
     async fn the_keyring_is_preferred_and_leaves_no_secret_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
         let vault = Arc::new(FakeVault::default());
-        let store =
-            Store::in_folder(folder.path().into(), Some(Arc::clone(&vault) as Arc<dyn Vault>));
+        let store = Store::in_folder(folder.path().into(), Some(Arc::clone(&vault) as Arc<dyn Vault>));
         assert_eq!(keep(&store, "a").await, Kept::InKeyring);
-        assert_eq!(fs::read_to_string(folder.path().join("sign-in.json")).unwrap(), r#"{"kept_in":"keyring"}"#);
+        assert_eq!(
+            fs::read_to_string(folder.path().join("sign-in.json")).unwrap(),
+            r#"{"kept_in":"keyring"}"#
+        );
         assert!(store.read().await.unwrap().account("https://login").is_some());
         *vault.broken.lock().unwrap() = Some("locked".into());
         let error = store.read().await.unwrap_err();

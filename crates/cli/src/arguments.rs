@@ -98,7 +98,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// For --credential exec: a line for the shell that prints {"access_token", "expires_on"}
-    #[arg(long, global = true, value_name = "COMMAND", env = "BASTIDE_EXEC_CREDENTIAL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        env = "BASTIDE_EXEC_CREDENTIAL",
+        hide_env_values = true
+    )]
     pub(crate) exec_command: Option<String>,
     /// Neither use nor keep sign-ins and tokens of other runs
     #[arg(long, global = true)]

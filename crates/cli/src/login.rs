@@ -88,8 +88,7 @@ fn picture(url: &str, size: Option<(usize, usize)>) -> Option<String> {
     let (columns, rows) = size?;
     let code = QrCode::new(url).ok()?;
     // Light on dark, as most terminals are; readers take either.
-    let picture =
-        code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
     let width = picture.lines().map(|line| line.chars().count()).max()?;
     (width <= columns && picture.lines().count() + WORDS <= rows).then_some(picture)
 }

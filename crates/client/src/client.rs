@@ -246,7 +246,8 @@ impl Client {
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.
     fn azure_cli_subscription(&self) -> Option<String> {
-        let home = || self.setup.environment.get("HOME").or_else(|| self.setup.environment.get("USERPROFILE"));
+        let home =
+            || self.setup.environment.get("HOME").or_else(|| self.setup.environment.get("USERPROFILE"));
         let folder = match self.setup.environment.get("AZURE_CONFIG_DIR") {
             Some(folder) => PathBuf::from(folder),
             None => PathBuf::from(home()?).join(".azure"),

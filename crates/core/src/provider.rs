@@ -158,10 +158,12 @@ impl AuthError {
                 "check tenant, client id and secret; `bastide login` signs in anew".into()
             }
             AuthError::Unsupported { .. } => {
-                "sign in with `bastide login`, or as a service principal, and name that with --credential".into()
+                "sign in with `bastide login`, or as a service principal, and name that with --credential"
+                    .into()
             }
             AuthError::Store { .. } => {
-                "check who may read and write it, or do without by --no-cache; `bastide login` signs in anew".into()
+                "check who may read and write it, or do without by --no-cache; `bastide login` signs in anew"
+                    .into()
             }
             AuthError::Network { .. } => {
                 "check the network, --proxy and --ca-bundle; the sign-in service must be reachable over HTTPS"

@@ -7,8 +7,12 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{StopSignals, exit_of, has_display, private_folder, readers_beside_owner, stdin, stdout, terminal_size, terminate};
+pub(crate) use unix::{
+    StopSignals, exit_of, has_display, private_folder, readers_beside_owner, stdin, stdout, terminal_size,
+    terminate,
+};
 #[cfg(not(unix))]
 pub(crate) use windows::{
-    StopSignals, exit_of, has_display, private_folder, readers_beside_owner, stdin, stdout, terminal_size, terminate,
+    StopSignals, exit_of, has_display, private_folder, readers_beside_owner, stdin, stdout, terminal_size,
+    terminate,
 };

@@ -9,8 +9,8 @@ use std::process::ExitStatus;
 
 use rustix::fs::{FileType, fstat};
 use rustix::net::{AddressFamily, sockopt};
-use rustix::termios::tcgetwinsize;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcgetwinsize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
