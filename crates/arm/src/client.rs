@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bastide_core::{
     Attempt, Cloud, End, Freshness, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict,
 };
@@ -23,8 +25,9 @@ use crate::{Answer, Error};
 /// Azure Resource Manager of one cloud, asked as one identity.
 ///
 /// All questions are `GET`s, and cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
-/// 502, 503, 504 and a broken connection, as [`Arm::with_retry`] says; once with a new token on 401; and once with a
-/// token of another tenant, when ARM says that the subscription belongs there.
+/// 502, 503, 504 and a broken connection, as [`Arm::with_retry`] says; once with a new token on 401, one with the
+/// claims that ARM challenges for where it does; and once with a token of another tenant, when ARM says that the
+/// subscription belongs there.
 pub struct Arm {
     network: Network,
     cloud: Cloud,
@@ -140,7 +143,11 @@ impl Arm {
                     }
                     if answer.status == 401 && !renewed {
                         renewed = true;
-                        ask.freshness = Freshness::New;
+                        // A challenge asks for another token, not for a newer one.
+                        match answer.claims.as_deref().and_then(claims) {
+                            Some(claims) => ask.claims = Some(claims),
+                            None => ask.freshness = Freshness::New,
+                        }
                         continue;
                     }
                     let end = matches!(answer.status, 429 | 500 | 502..=504)
@@ -166,6 +173,13 @@ impl Arm {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         tenants.insert(subscription.to_ascii_lowercase(), tenant.to_owned());
     }
+}
+
+/// The JSON in a challenge, which comes in base64, with or without padding, in either alphabet
+/// (learn.microsoft.com/entra/identity-platform/claims-challenge).
+fn claims(challenge: &str) -> Option<String> {
+    let text = challenge.trim_end_matches('=').replace('-', "+").replace('_', "/");
+    String::from_utf8(BASE64_STANDARD_NO_PAD.decode(text).ok()?).ok()
 }
 
 impl fmt::Debug for Arm {
@@ -301,6 +315,23 @@ mod tests {
             &[("Bearer token 1", None, Freshness::Cached), ("Bearer token 2", None, Freshness::New)],
         );
         let script = Script::start(vec![Reply::json(401, "{}"), Reply::json(401, "{}")]).await;
+        assert!(matches!(script.arm().get(&question("s")).await, Err(Error::TokenRefused { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_is_answered_with_its_claims() {
+        let challenge = || {
+            // {"access_token":{"nbf":{"essential":true,"value":"1"}}}
+            Reply::json(401, "{}").header(
+                r#"WWW-Authenticate: Bearer error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ==""#,
+            )
+        };
+        let script = Script::start(vec![challenge(), Reply::json(200, "{}")]).await;
+        assert!(script.arm().get(&question("s")).await.is_ok());
+        let expected = r#"{"access_token":{"nbf":{"essential":true,"value":"1"}}}"#;
+        let claims: Vec<_> = script.asked().into_iter().map(|ask| ask.claims).collect();
+        assert_eq!(claims, [None, Some(expected.to_owned())]);
+        let script = Script::start(vec![challenge(), challenge()]).await;
         assert!(matches!(script.arm().get(&question("s")).await, Err(Error::TokenRefused { .. })));
     }
 

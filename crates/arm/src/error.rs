@@ -132,7 +132,7 @@ impl Error {
             Error::Network { source, .. } => return source.hint(),
             Error::SignIn { source, .. } => source.hint(),
             Error::TokenRefused { answer, .. } if answer.claims.is_some() => {
-                "the tenant asks for a new sign-in (a claims challenge): `az login`".into()
+                "the tenant asks for a new sign-in (a claims challenge): run `bastide login`".into()
             }
             Error::TokenRefused { answer, .. } if answer.is(&[WRONG_TENANT]) => match &answer.tenant {
                 Some(tenant) => format!("the subscription belongs to another tenant: sign in there with --tenant {tenant}"),

@@ -41,6 +41,7 @@ pub(crate) struct Asked {
     pub(crate) authorization: String,
     pub(crate) tenant: Option<String>,
     pub(crate) freshness: Freshness,
+    pub(crate) claims: Option<String>,
 }
 
 /// Gives its replies in order, one a connection.
@@ -125,6 +126,7 @@ impl Script {
                     .unwrap_or_default(),
                 tenant: ask.tenant.clone(),
                 freshness: ask.freshness,
+                claims: ask.claims.clone(),
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use async_trait::async_trait;
 use azure_core::credentials::TokenCredential as _;
 use azure_identity::{AzureCliCredential, AzureCliCredentialOptions, Executor};
 use bastide_core::{AccessToken, AuthError, Provider, Secret, TokenRequest};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+use crate::credential::unsupported;
 use crate::transport::root;
-use crate::{Environment, entra, sys};
+use crate::{Environment, child, entra};
 
 /// Whoever is signed in with `az login`: the provider `azure-cli`.
 ///
@@ -42,14 +42,11 @@ impl AzureCli {
     }
 }
 
-const NAME: &str = "azure-cli";
+pub(crate) const NAME: &str = "azure-cli";
 
 /// Twice to three times what the Azure SDKs allow `az` (10 s in Python's, 13 s in .NET's): it needs seconds on a
 /// slow disk, and half of what [`crate::CacheOptions::time_limit`] allows everybody.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-
-/// Far above any answer: a token is a few KiB.
-const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 #[async_trait]
 impl Provider for AzureCli {
@@ -58,6 +55,7 @@ impl Provider for AzureCli {
     }
 
     async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError> {
+        unsupported(NAME, request)?;
         let tenant = request.tenant.as_ref().or(self.tenant.as_ref());
         let refused = |message: String, hint: Option<String>| AuthError::Refused {
             provider: NAME.into(),
@@ -102,27 +100,29 @@ enum Failure {
     Missing,
     #[error("it ended with {status} and {}", .message.as_deref().unwrap_or("without a word"))]
     Ended { status: String, message: Option<String> },
-    #[error("it printed more than {OUTPUT_LIMIT} bytes")]
-    Endless,
-    #[error("it cannot be started: {0}")]
-    Unstartable(io::Error),
+    #[error(transparent)]
+    Child(#[from] child::Failure),
 }
 
 impl Failure {
     fn into_auth_error(self, tenant: Option<&str>) -> AuthError {
         let unavailable = |reason: String| AuthError::Unavailable { provider: NAME.into(), reason };
         match self {
-            Failure::Missing | Failure::Unstartable(_) => unavailable(self.to_string()),
+            Failure::Missing | Failure::Child(child::Failure::Unstartable(_)) => {
+                unavailable(self.to_string())
+            }
             // Signed in and refused has a code; never signed in has none, and the advice to run `az login`.
             Failure::Ended { message: Some(message), .. }
                 if entra::code(&message).is_none() && message.contains("az login") =>
             {
                 unavailable(format!("nobody is signed in there: {message}"))
             }
-            Failure::Ended { message: Some(message), .. } => {
-                AuthError::Refused { provider: NAME.into(), hint: entra::hint(&message, tenant), message }
-            }
-            Failure::Ended { .. } | Failure::Endless => AuthError::Refused {
+            Failure::Ended { message: Some(message), .. } => AuthError::Refused {
+                provider: NAME.into(),
+                hint: entra::hint(&message, NAME, tenant),
+                message,
+            },
+            Failure::Ended { .. } | Failure::Child(_) => AuthError::Refused {
                 provider: NAME.into(),
                 message: self.to_string(),
                 hint: Some(UPGRADE.into()),
@@ -148,37 +148,19 @@ impl Executor for Az {
 impl Az {
     async fn output(&self, program: &OsStr, arguments: &[&OsStr]) -> Result<Output, Failure> {
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            // It must not ask: nobody would see the question.
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let (mut child, guard) = sys::spawn(command).map_err(Failure::Unstartable)?;
-        let (stdout, stderr) =
-            futures_util::future::try_join(bounded(child.stdout.take()), bounded(child.stderr.take()))
-                .await?;
-        let status = child.wait().await.map_err(Failure::Unstartable)?;
-        guard.disarm();
+        command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let output = child::output(command).await?;
+        let Output { status, stderr, .. } = &output;
         if status.success() {
-            return Ok(Output { status, stdout, stderr });
+            return Ok(output);
         }
-        let text = String::from_utf8_lossy(&stderr);
+        let text = String::from_utf8_lossy(stderr);
         // 127 is the shell's "not found" (POSIX.1-2024, Shell, 2.8.2); cmd says it in words.
         if status.code() == Some(127) || text.contains("' is not recognized") {
             return Err(Failure::Missing);
         }
         Err(Failure::Ended { status: status.to_string(), message: entra::tool_message(&text) })
     }
-}
-
-async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(OUTPUT_LIMIT + 1).read_to_end(&mut bytes).await.map_err(Failure::Unstartable)?;
-    }
-    if bytes.len() as u64 > OUTPUT_LIMIT { Err(Failure::Endless) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
@@ -267,7 +249,7 @@ mod tests {
         assert!(
             matches!(&error, AuthError::Refused { message, .. } if message.starts_with("AADSTS700082: "))
         );
-        assert!(error.hint().contains("sign in anew with `az login`"), "{}", error.hint());
+        assert!(error.hint().contains("run `az login`"), "{}", error.hint());
     }
 
     #[tokio::test]

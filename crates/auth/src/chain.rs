@@ -21,11 +21,14 @@ type Link = Result<Arc<dyn Provider>, AuthError>;
 impl Chain {
     /// Appends a provider, or the reason why it could not be made.
     #[must_use]
-    pub fn link<P: Provider + 'static>(mut self, provider: Result<P, AuthError>) -> Self {
-        self.links.push(match provider {
-            Ok(provider) => Ok(Arc::new(provider)),
-            Err(error) => Err(error),
-        });
+    pub fn link<P: Provider + 'static>(self, provider: Result<P, AuthError>) -> Self {
+        self.link_shared(provider.map(|provider| Arc::new(provider) as Arc<dyn Provider>))
+    }
+
+    /// The same with a provider whose type is not known.
+    #[must_use]
+    pub fn link_shared(mut self, provider: Result<Arc<dyn Provider>, AuthError>) -> Self {
+        self.links.push(provider);
         self
     }
 }
@@ -51,14 +54,14 @@ impl Provider for Chain {
             };
             match outcome {
                 Err(AuthError::Unavailable { provider, reason }) => {
-                    tracing::debug!(%provider, %reason, "passed over");
+                    tracing::info!("{provider} is passed over: {reason}");
                     tried.push(format!("{provider}: {reason}"));
                 }
                 Err(error) => return Err(error),
                 Ok(token) => {
                     // Two callers may get here at once; the links are asked in the same order, so they agree.
                     let _ = self.chosen.set(index);
-                    tracing::debug!(provider = self.name(), "signed in");
+                    tracing::info!("signed in by {}", self.name());
                     return Ok(token);
                 }
             }

@@ -1,8 +1,10 @@
 //! What Entra ID says when it refuses, made readable: one line with its `AADSTS` code, and what to do about the
 //! usual ones. It leaves out sending; the same texts come from the token end point and out of the Azure CLI.
 
-use bastide_core::service_message;
+use bastide_core::{TokenRequest, service_message};
 use serde::Deserialize;
+
+use crate::azure_cli;
 
 /// One line of the body of a refusal of the token end point: the description with its code, and the correlation
 /// id that an administrator can look up; or whatever a page or a proxy said instead. `None` when it says nothing.
@@ -40,11 +42,13 @@ pub(crate) fn code(text: &str) -> Option<u32> {
 }
 
 /// What to do about a refusal, where its code is one of the usual ones
-/// (learn.microsoft.com/entra/identity-platform/reference-error-codes). `tenant` is the one that was asked.
-pub(crate) fn hint(text: &str, tenant: Option<&str>) -> Option<String> {
+/// (learn.microsoft.com/entra/identity-platform/reference-error-codes). `provider` is who was refused, `tenant` the
+/// one that was asked.
+pub(crate) fn hint(text: &str, provider: &str, tenant: Option<&str>) -> Option<String> {
+    let program = if provider == azure_cli::NAME { "az" } else { "bastide" };
     let login = match tenant {
-        Some(tenant) => format!("`az login --tenant {tenant}`"),
-        None => "`az login`".into(),
+        Some(tenant) => format!("`{program} login --tenant {tenant}`"),
+        None => format!("`{program} login`"),
     };
     Some(match code(text)? {
         7000215 => "the secret is wrong: AZURE_CLIENT_SECRET has to be the secret's value, not its id".into(),
@@ -55,21 +59,66 @@ pub(crate) fn hint(text: &str, tenant: Option<&str>) -> Option<String> {
                    AZURE_TENANT_ID (or --tenant)"
             .into(),
         90002 | 900023 => "there is no such tenant in this cloud: check AZURE_TENANT_ID (or --tenant) and --cloud".into(),
-        50173 | 700082 | 700084 | 70043 | 70044 | 50133 => format!("the sign-in has expired: sign in anew with {login}"),
-        50076 | 50078 | 50079 | 50158 => {
+        code if EXPIRED.contains(&code) => format!("the sign-in has expired: run {login} again"),
+        code if INTERACTION.contains(&code) => {
             format!("the tenant asks for a second factor: sign in with {login} and answer it")
         }
+        65001 => "nobody has allowed this application yet: an administrator of the tenant can, or name another \
+                  with --client-id"
+            .into(),
+        700027 => "the certificate is not known to the application: register it there, and check that \
+                   AZURE_CLIENT_CERTIFICATE_PATH holds the key that belongs to it"
+            .into(),
+        70021 | 700211 | 700212 | 700213 | 700214 => {
+            "no federated credential of the application fits the token: issuer, subject and audience have to \
+             be the same letter by letter"
+                .into()
+        }
+        7000218 | 7000216 => "this application has to prove itself: use client-secret, client-certificate or \
+                              workload-identity, or allow public client flows for it"
+            .into(),
         53000 | 53001 | 53002 | 53003 | 530003 => {
             "a conditional access policy of the tenant stands in the way: sign in from a device and a network \
              that it accepts, or show its administrator the correlation id"
                 .into()
         }
+        50034 | 50126 => "user name or password is wrong, or the user is not of this tenant: check --tenant".into(),
         50057 => "the account is disabled: its administrator can enable it".into(),
         50020 => format!("this user does not belong to the tenant: sign in with {login} as one who does, or name another with --tenant"),
         500011 => "the tenant does not know what the token is for: check --cloud and --tenant".into(),
         _ => return None,
     })
 }
+
+/// Whether only a person can help: the sign-in has expired, or more than a refresh token is asked for.
+pub(crate) fn needs_person(text: &str) -> bool {
+    code(text).is_some_and(|code| EXPIRED.contains(&code) || INTERACTION.contains(&code))
+}
+
+/// What a token request carries besides its grant and scope (protocol.md §7).
+pub(crate) fn fields(request: &TokenRequest) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if let Some(certificate) = &request.certificate {
+        fields.push(("token_type", "ssh-cert".to_owned()));
+        fields.push(("req_cnf", certificate.key.clone()));
+        fields.push(("key_id", certificate.key_id.clone()));
+    }
+    match (&request.claims, &request.certificate) {
+        (Some(claims), _) => fields.push(("claims", claims.clone())),
+        // As recorded: the client says that it can answer challenges (CP1).
+        (None, Some(_)) => fields.push(("claims", CAPABLE.to_owned())),
+        (None, None) => {}
+    }
+    fields
+}
+
+const CAPABLE: &str = r#"{"access_token":{"xms_cc":{"values":["CP1"]}}}"#;
+
+/// Refresh tokens that are no good any more: revoked, too old, unused for too long, or after a new password.
+const EXPIRED: [u32; 8] = [50173, 700082, 700084, 70043, 70044, 50133, 700081, 700020];
+
+/// A second factor, or another proof, is wanted now.
+const INTERACTION: [u32; 6] = [50072, 50074, 50076, 50078, 50079, 50158];
 
 /// A GUID with braces: longer is not an id.
 const ID_LIMIT: usize = 38;
@@ -98,7 +147,7 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(hint(&text, None).unwrap().contains("AZURE_CLIENT_SECRET"));
+        assert!(hint(&text, "client-secret", None).unwrap().contains("AZURE_CLIENT_SECRET"));
     }
 
     #[test]
@@ -133,7 +182,7 @@ mod tests {
     #[test]
     fn usual_codes_have_a_hint() {
         let check = |code: u32, part: &str| {
-            let hint = hint(&format!("ERROR: AADSTS{code}: text"), Some("t1")).unwrap();
+            let hint = hint(&format!("ERROR: AADSTS{code}: text"), "azure-cli", Some("t1")).unwrap();
             assert!(hint.contains(part), "{code}: {hint}");
         };
         check(7000215, "AZURE_CLIENT_SECRET");
@@ -146,8 +195,18 @@ mod tests {
         check(50079, "second factor");
         check(53003, "conditional access");
         check(50057, "disabled");
+        check(90002, "no such tenant");
+        check(50020, "does not belong");
+        check(700027, "certificate");
+        check(70021, "federated");
+        check(700213, "federated");
+        check(70043, "again");
+        let own = hint("AADSTS700082: text", "device-code", None).unwrap();
+        assert_eq!(own, "the sign-in has expired: run `bastide login` again");
+        assert!(needs_person("AADSTS700082: x") && needs_person("AADSTS50076: x"));
+        assert!(!needs_person("AADSTS50057: x") && !needs_person("invalid_grant"));
         for text in ["", "AADSTS", "AADSTS: x", "AADSTS99999999999999", "AADSTS1: unknown"] {
-            assert_eq!(hint(text, None), None, "{text}");
+            assert_eq!(hint(text, "azure-cli", None), None, "{text}");
         }
         assert_eq!(code("AADSTSx AADSTS50057"), Some(50057));
     }

@@ -6,20 +6,33 @@
 //!
 //! * [`Cache`] around any [`bastide_core::Provider`]: early refresh, one request for many callers, a time limit.
 //! * [`Chain`]: the first provider that is set up.
-//! * [`ServicePrincipal`] and [`AzureCli`], both by `azure_identity`; what leaves the process goes through
+//! * [`OwnLogin`] (device code and refresh tokens by `oauth2`), [`ServicePrincipal`] and [`AzureCli`] (by
+//!   `azure_identity`), [`ManagedIdentity`], [`Exec`]; what leaves the process goes through
 //!   [`bastide_net::Network`], so that one set of roots, proxies and time limits holds.
+//! * [`Store`]: what survives the process.
 //! * [`EntraIdentity`] and [`Agent`]: signing in to a VM with Entra ID.
 //!
 //! Errors are [`bastide_core::AuthError`]. No message and no log line holds a secret.
 
 mod azure_cli;
 mod cache;
+mod certificate;
 mod chain;
+mod child;
 mod credential;
 mod entra;
 mod environment;
+mod exec;
+mod federated;
+mod identity;
+mod kept;
+mod keyring;
+mod managed_identity;
+mod own_login;
+mod public_client;
 mod service_principal;
 mod ssh;
+mod store;
 mod sys;
 #[cfg(test)]
 mod test_server;
@@ -30,7 +43,13 @@ pub use cache::{Cache, CacheOptions, Clock};
 pub use chain::Chain;
 pub use credential::{Credential, Setup, UnknownCredential};
 pub use environment::Environment;
+pub use exec::Exec;
+pub use identity::Identity;
+pub use managed_identity::ManagedIdentity;
+pub use own_login::{OwnLogin, SignedIn};
+pub use public_client::{DeviceCode, Prompt};
 pub use service_principal::ServicePrincipal;
 #[cfg(unix)]
 pub use ssh::{Agent, Progress};
 pub use ssh::{Certificate, EntraIdentity};
+pub use store::{Kept, Store};

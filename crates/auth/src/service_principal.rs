@@ -1,102 +1,216 @@
-//! Signing in as an application with a client secret, by `azure_identity`. It leaves out certificates and
-//! federated tokens.
+//! Signing in as an application, by `azure_identity`: with a client secret, a certificate or a federated token. It
+//! leaves out how a certificate signs ([`crate::certificate`]) and where federated tokens come from
+//! ([`crate::federated`]).
+
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use azure_core::credentials::TokenCredential as _;
-use azure_identity::{ClientSecretCredential, ClientSecretCredentialOptions};
-use bastide_core::{AccessToken, AuthError, Provider, RetryPolicy, Secret, TokenRequest};
-use bastide_net::Network;
+use azure_core::credentials::TokenCredential;
+use azure_core::http::ClientMethodOptions;
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions,
+};
+use bastide_core::{AccessToken, AuthError, Provider, Secret, TokenRequest};
 
-use crate::Environment;
-use crate::transport::{self, Failure};
+use crate::certificate::Certificate;
+use crate::federated::Source;
+use crate::transport::{self, Exchange, Failure};
+use crate::{Setup, entra};
 
-/// An application with a secret: the provider `client-secret`.
+/// An application of a tenant, and how it proves itself: the providers `client-secret`, `client-certificate` and
+/// `workload-identity`.
 pub struct ServicePrincipal {
-    network: Network,
+    exchange: Exchange,
     authority: String,
     tenant: String,
     client_id: String,
-    secret: Secret,
-    retry: RetryPolicy,
+    proof: Proof,
 }
 
-impl ServicePrincipal {
-    /// An application `client_id` of `tenant`, known at `authority` ([`bastide_core::Cloud::authority`]).
-    pub fn new(network: Network, authority: &str, tenant: &str, client_id: &str, secret: Secret) -> Self {
-        Self {
-            network,
-            authority: authority.to_owned(),
-            tenant: tenant.to_owned(),
-            client_id: client_id.to_owned(),
-            secret,
-            retry: transport::default_retry(),
+/// How an application proves that it is itself.
+enum Proof {
+    Secret(Secret),
+    Certificate(Certificate),
+    Federated(Source),
+}
+
+impl Proof {
+    fn provider(&self) -> &'static str {
+        match self {
+            Proof::Secret(_) => CLIENT_SECRET,
+            Proof::Certificate(_) => CLIENT_CERTIFICATE,
+            Proof::Federated(_) => WORKLOAD_IDENTITY,
         }
     }
+}
 
-    /// The application of `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`; `tenant` and `client_id`
-    /// win over the first two.
+pub(crate) const CLIENT_SECRET: &str = "client-secret";
+pub(crate) const CLIENT_CERTIFICATE: &str = "client-certificate";
+pub(crate) const WORKLOAD_IDENTITY: &str = "workload-identity";
+
+impl ServicePrincipal {
+    /// With `AZURE_CLIENT_SECRET`, as the application of `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`; the setup's tenant
+    /// and client id win over these two.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`] with what is missing.
-    pub fn from_environment(
-        network: Network,
-        authority: &str,
-        environment: &Environment,
-        tenant: Option<&str>,
-        client_id: Option<&str>,
-    ) -> Result<Self, AuthError> {
-        let tenant = tenant.or(environment.get("AZURE_TENANT_ID"));
-        let client_id = client_id.or(environment.get("AZURE_CLIENT_ID"));
-        match (tenant, client_id, environment.get("AZURE_CLIENT_SECRET")) {
-            (Some(tenant), Some(client_id), Some(secret)) => {
-                Ok(Self::new(network, authority, tenant, client_id, Secret::new(secret)))
+    pub fn with_secret(setup: &Setup) -> Result<Self, AuthError> {
+        let secret = setup.environment.get("AZURE_CLIENT_SECRET");
+        Self::new(setup, CLIENT_SECRET, Names::AZURE, "AZURE_CLIENT_SECRET", secret, |secret| {
+            Ok(Proof::Secret(Secret::new(secret)))
+        })
+    }
+
+    /// With the certificate and key of the PEM file `AZURE_CLIENT_CERTIFICATE_PATH`. The file is read here.
+    ///
+    /// # Errors
+    /// [`AuthError::Unavailable`] with what is missing; [`AuthError::Refused`] when the file can't be used.
+    pub fn with_certificate(setup: &Setup) -> Result<Self, AuthError> {
+        let path = setup.environment.get("AZURE_CLIENT_CERTIFICATE_PATH");
+        Self::new(setup, CLIENT_CERTIFICATE, Names::AZURE, "AZURE_CLIENT_CERTIFICATE_PATH", path, |path| {
+            match Certificate::read(path.as_ref()) {
+                Ok(certificate) => Ok(Proof::Certificate(certificate)),
+                Err(error) => Err(AuthError::Refused {
+                    provider: CLIENT_CERTIFICATE.into(),
+                    message: format!("{path}: {error}"),
+                    hint: Some(error.hint().into()),
+                }),
             }
-            (tenant, client_id, secret) => {
+        })
+    }
+
+    /// With a token of another issuer: that of the file `AZURE_FEDERATED_TOKEN_FILE`, or of GitHub Actions or Azure
+    /// Pipelines where this is one of their jobs.
+    ///
+    /// # Errors
+    /// [`AuthError::Unavailable`] with what is missing.
+    pub fn with_federated_token(setup: &Setup) -> Result<Self, AuthError> {
+        let source = Source::find(&setup.environment, &setup.authority);
+        let names = match &source {
+            Some(Source::Pipelines { .. }) => Names::PIPELINES,
+            _ => Names::AZURE,
+        };
+        Self::new(setup, WORKLOAD_IDENTITY, names, "AZURE_FEDERATED_TOKEN_FILE", source, |source| {
+            Ok(Proof::Federated(source))
+        })
+    }
+
+    /// `value` is what the proof is made of, from the variable `variable`.
+    fn new<T>(
+        setup: &Setup,
+        provider: &'static str,
+        names: Names,
+        variable: &str,
+        value: Option<T>,
+        proof: impl FnOnce(T) -> Result<Proof, AuthError>,
+    ) -> Result<Self, AuthError> {
+        let from = |names: &[&str]| names.iter().find_map(|name| setup.environment.get(name));
+        let tenant = setup.tenant.as_deref().or_else(|| from(names.tenant));
+        let client_id = setup.client_id.as_deref().or_else(|| from(names.client_id));
+        match (tenant, client_id, value) {
+            (Some(tenant), Some(client_id), Some(value)) => Ok(Self {
+                exchange: Exchange::new(setup.network.clone()),
+                authority: setup.authority.clone(),
+                tenant: tenant.to_owned(),
+                client_id: client_id.to_owned(),
+                proof: proof(value)?,
+            }),
+            (tenant, client_id, value) => {
                 let missing = [
                     ("AZURE_TENANT_ID", tenant.is_none()),
                     ("AZURE_CLIENT_ID", client_id.is_none()),
-                    ("AZURE_CLIENT_SECRET", secret.is_none()),
+                    (variable, value.is_none()),
                 ];
                 let names: Vec<_> =
                     missing.iter().filter(|(_, absent)| *absent).map(|(name, _)| *name).collect();
                 Err(AuthError::Unavailable {
-                    provider: NAME.into(),
+                    provider: provider.into(),
                     reason: format!("without {}", names.join(", ")),
                 })
             }
         }
     }
 
+    /// One for each request: azure_identity's own cache would keep tokens where `Freshness::New` cannot reach them.
+    async fn credential(
+        &self,
+        tenant: &str,
+        request: &TokenRequest,
+    ) -> Result<Arc<dyn TokenCredential>, AuthError> {
+        let client_options =
+            transport::client_options(&self.exchange, &self.authority, entra::fields(request));
+        let assertion = match &self.proof {
+            Proof::Secret(secret) => {
+                let secret = azure_core::credentials::Secret::new(secret.expose().to_owned());
+                let options = Some(ClientSecretCredentialOptions { client_options });
+                // It complains of a malformed tenant or authority, in words that hold no secret.
+                let made = ClientSecretCredential::new(tenant, self.client_id.clone(), secret, options);
+                return Ok(made.map_err(|error| self.refused(error.to_string(), tenant))?);
+            }
+            Proof::Certificate(certificate) => certificate
+                .assertion(&self.authority, tenant, &self.client_id)
+                .map_err(|error| self.refused(error.to_string(), tenant))?,
+            Proof::Federated(source) => source.token(&self.exchange).await?,
+        };
+        let options = Some(ClientAssertionCredentialOptions { client_options });
+        let made = ClientAssertionCredential::new(
+            tenant.to_owned(),
+            self.client_id.clone(),
+            Assertion(assertion),
+            options,
+        );
+        Ok(made.map_err(|error| self.refused(error.to_string(), tenant))?)
+    }
+
     fn refused(&self, message: String, tenant: &str) -> AuthError {
-        AuthError::Refused {
-            provider: NAME.into(),
-            hint: crate::entra::hint(&message, Some(tenant)),
-            message,
-        }
+        let hint = entra::hint(&message, self.name(), Some(tenant));
+        AuthError::Refused { provider: self.name().into(), hint, message }
     }
 }
 
-const NAME: &str = "client-secret";
+/// The variables that name an application, the first that is set.
+struct Names {
+    tenant: &'static [&'static str],
+    client_id: &'static [&'static str],
+}
+
+impl Names {
+    const AZURE: Names = Names { tenant: &["AZURE_TENANT_ID"], client_id: &["AZURE_CLIENT_ID"] };
+
+    /// What the tasks of Azure Pipelines set from the service connection, as `AzurePipelinesCredential` reads it.
+    const PIPELINES: Names = Names {
+        tenant: &["AZURESUBSCRIPTION_TENANT_ID", "AZURE_TENANT_ID"],
+        client_id: &["AZURESUBSCRIPTION_CLIENT_ID", "AZURE_CLIENT_ID"],
+    };
+}
+
+/// A token that has been signed already.
+struct Assertion(Secret);
+
+impl fmt::Debug for Assertion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Assertion(…)")
+    }
+}
+
+#[async_trait]
+impl ClientAssertion for Assertion {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.expose().to_owned())
+    }
+}
 
 #[async_trait]
 impl Provider for ServicePrincipal {
     fn name(&self) -> &str {
-        NAME
+        self.proof.provider()
     }
 
     async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError> {
         let tenant = request.tenant.as_deref().unwrap_or(&self.tenant);
-        // One for each request: azure_identity's own would keep tokens where `Freshness::New` cannot reach them.
-        let credential = ClientSecretCredential::new(
-            tenant,
-            self.client_id.clone(),
-            azure_core::credentials::Secret::new(self.secret.expose().to_owned()),
-            Some(ClientSecretCredentialOptions {
-                client_options: transport::client_options(&self.network, &self.authority, &self.retry),
-            }),
-        )
-        // It complains of a malformed tenant or authority, in words that hold no secret.
-        .map_err(|error| self.refused(error.to_string(), tenant))?;
+        let credential = self.credential(tenant, request).await?;
         match credential.get_token(&[&request.scope], None).await {
             Ok(token) if !token.token.secret().is_empty() => Ok(AccessToken {
                 secret: Secret::new(token.token.secret()),
@@ -105,7 +219,7 @@ impl Provider for ServicePrincipal {
             // A page of a proxy with status 200. What it says stays out: it might be half a token.
             Ok(_) => Err(self.refused(format!("{} answered without a token", self.authority), tenant)),
             Err(error) => Err(match transport::root::<Failure>(error) {
-                Some(failure) => failure.into_auth_error(NAME, Some(tenant)),
+                Some(failure) => failure.into_auth_error(self.name(), Some(tenant)),
                 None => {
                     self.refused(format!("{} answered something else than a token", self.authority), tenant)
                 }
@@ -122,7 +236,7 @@ mod tests {
     use bastide_core::Freshness;
 
     use super::*;
-    use crate::test_server::{Answer, Server};
+    use crate::test_server::{Answer, Server, setup};
 
     const TOKEN: &str =
         r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"the token"}"#;
@@ -130,17 +244,13 @@ mod tests {
 
     async fn principal(answers: Vec<Answer>) -> (ServicePrincipal, Server) {
         let server = Server::start(answers).await;
-        let environment: Environment = [
+        let variables = [
             ("AZURE_TENANT_ID", "home-tenant"),
             ("AZURE_CLIENT_ID", "44444444-4444-4444-8444-444444444444"),
             ("AZURE_CLIENT_SECRET", "hunter2&=%"),
-        ]
-        .into_iter()
-        .collect();
-        let mut principal =
-            ServicePrincipal::from_environment(server.network(), &server.url(), &environment, None, None)
-                .unwrap();
-        principal.retry.first_pause = Duration::ZERO;
+        ];
+        let mut principal = ServicePrincipal::with_secret(&setup(&server, &variables)).unwrap();
+        principal.exchange = Exchange::hasty(server.network());
         (principal, server)
     }
 
@@ -260,18 +370,81 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_certificate_and_claims_are_asked_for_in_the_same_form() {
+        let (principal, server) = principal(vec![Answer::json(200, TOKEN)]).await;
+        let request = TokenRequest {
+            claims: Some(r#"{"access_token":{}}"#.into()),
+            certificate: Some(bastide_core::CertificateRequest { key: "{}".into(), key_id: "abc".into() }),
+            ..TokenRequest::new("https://pas/.default")
+        };
+        assert!(principal.access_token(&request).await.is_ok());
+        let sent = server.requests().remove(0);
+        assert!(
+            sent.ends_with(
+                "&scope=https%3A%2F%2Fpas%2F.default&token_type=ssh-cert&req_cnf=%7B%7D&key_id=abc&\
+                 claims=%7B%22access_token%22%3A%7B%7D%7D"
+            ),
+            "{sent}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_federated_token_is_read_anew_for_each_request() {
+        let server = Server::start(vec![Answer::json(200, TOKEN), Answer::json(200, TOKEN)]).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let variables = [
+            ("AZURE_TENANT_ID", "t"),
+            ("AZURE_CLIENT_ID", "c"),
+            ("AZURE_FEDERATED_TOKEN_FILE", path.as_str()),
+        ];
+        let principal = ServicePrincipal::with_federated_token(&setup(&server, &variables)).unwrap();
+        for text in ["first.jwt", "second.jwt\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            assert!(principal.access_token(&TokenRequest::new(SCOPE)).await.is_ok());
+        }
+        for (sent, token) in server.requests().iter().zip(["first.jwt", "second.jwt"]) {
+            let body = sent.split_once("\r\n\r\n").unwrap().1;
+            assert!(body.contains(&format!("client_assertion={token}&")), "{body}");
+            assert!(
+                body.contains(
+                    "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"
+                ),
+                "{body}"
+            );
+        }
+        std::fs::write(file.path(), "").unwrap();
+        let error = principal.access_token(&TokenRequest::new(SCOPE)).await.unwrap_err();
+        assert!(error.to_string().contains("is empty"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_signs_for_the_tenant_that_is_asked() {
+        let server = Server::start(vec![Answer::json(200, TOKEN)]).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), crate::certificate::test_pem()).unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let variables = [
+            ("AZURE_TENANT_ID", "t"),
+            ("AZURE_CLIENT_ID", "c"),
+            ("AZURE_CLIENT_CERTIFICATE_PATH", path.as_str()),
+        ];
+        let principal = ServicePrincipal::with_certificate(&setup(&server, &variables)).unwrap();
+        let request = TokenRequest { tenant: Some("other".into()), ..TokenRequest::new(SCOPE) };
+        assert!(principal.access_token(&request).await.is_ok());
+        assert!(server.requests()[0].starts_with("POST /other/oauth2/v2.0/token "));
+        std::fs::write(file.path(), "no PEM").unwrap();
+        let error = ServicePrincipal::with_certificate(&setup(&server, &variables)).err().unwrap();
+        assert!(matches!(error, AuthError::Refused { .. }), "{error}");
+    }
+
+    #[tokio::test]
     async fn what_is_missing_is_named() {
         let server = Server::start(Vec::new()).await;
-        let environment: Environment = [("AZURE_CLIENT_ID", "c")].into_iter().collect();
-        let check = |tenant, expected: &str| {
-            let made = ServicePrincipal::from_environment(
-                server.network(),
-                &server.url(),
-                &environment,
-                tenant,
-                None,
-            );
-            assert_eq!(made.err().unwrap().to_string(), expected);
+        let check = |tenant: Option<&str>, expected: &str| {
+            let setup =
+                Setup { tenant: tenant.map(str::to_owned), ..setup(&server, &[("AZURE_CLIENT_ID", "c")]) };
+            assert_eq!(ServicePrincipal::with_secret(&setup).err().unwrap().to_string(), expected);
         };
         check(None, "client-secret is not set up: without AZURE_TENANT_ID, AZURE_CLIENT_SECRET");
         check(Some("t"), "client-secret is not set up: without AZURE_CLIENT_SECRET");

@@ -15,6 +15,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+use crate::{Setup, Store};
+
 /// One answer, word for word.
 pub(crate) struct Answer {
     head: String,
@@ -105,6 +107,20 @@ impl Server {
     pub(crate) async fn stop(self) {
         self.task.abort();
         let _ = self.task.await;
+    }
+}
+
+/// What providers at this server are made from.
+pub(crate) fn setup(server: &Server, variables: &[(&str, &str)]) -> Setup {
+    Setup {
+        network: server.network(),
+        authority: server.url(),
+        environment: variables.iter().copied().collect(),
+        tenant: None,
+        client_id: None,
+        store: Store::in_memory(),
+        exec_command: None,
+        prompt: None,
     }
 }
 

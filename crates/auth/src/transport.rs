@@ -1,5 +1,5 @@
-//! `azure_identity`'s way out: its HTTP client over [`bastide_net::Network`], with retries of our own, whose
-//! bounds are known. It leaves out what is asked; that is `azure_identity`'s.
+//! The way to sign-in services: exchanges over [`bastide_net::Network`] with retries whose bounds are known, and
+//! the HTTP clients that `azure_identity` and `oauth2` want, made of them. It leaves out what is asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,15 +15,21 @@ use azure_core::http::{
 use bastide_core::{Attempt, AuthError, End, Heard, RetryPolicy, Verdict, verdict};
 use bastide_net::Network;
 use bytes::Bytes;
+use url::form_urlencoded;
 
 use crate::entra;
 
-/// Options for a credential of `azure_identity` that signs in at `authority` over `network`.
-pub(crate) fn client_options(network: &Network, authority: &str, retry: &RetryPolicy) -> ClientOptions {
+/// Options for a credential of `azure_identity` that signs in at `authority`. `fields` go into its forms besides
+/// what it writes there itself: claims and the public key of an SSH certificate, of which it knows nothing.
+pub(crate) fn client_options(
+    exchange: &Exchange,
+    authority: &str,
+    fields: Vec<(&'static str, String)>,
+) -> ClientOptions {
     let mut cloud = CustomConfiguration::default();
     cloud.authority_host = authority.to_owned();
     ClientOptions {
-        transport: Some(Transport::new(Arc::new(Client { network: network.clone(), retry: retry.clone() }))),
+        transport: Some(Transport::new(Arc::new(Client { exchange: exchange.clone(), fields }))),
         cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
         // Ours are below: azure_core's wait as long as any `Retry-After` says.
         retry: RetryOptions::none(),
@@ -33,7 +39,7 @@ pub(crate) fn client_options(network: &Network, authority: &str, retry: &RetryPo
 
 /// How often a sick sign-in service is asked again: three tries in all, the longest pause 10 s, so that all of it
 /// fits into the time limit of [`crate::CacheOptions`].
-pub(crate) fn default_retry() -> RetryPolicy {
+fn default_retry() -> RetryPolicy {
     RetryPolicy { retries: 2, ..RetryPolicy::default() }
 }
 
@@ -62,6 +68,9 @@ pub(crate) enum Failure {
     /// The service refuses this sign-in.
     #[error("{host} answered {status}{}", said(.message.as_deref()))]
     Refused { host: String, status: u16, message: Option<String> },
+    /// An address or a header of the user's that can't be one.
+    #[error("the request cannot be sent: an address or a value in it is malformed")]
+    Unsendable,
 }
 
 fn said(message: Option<&str>) -> String {
@@ -75,49 +84,45 @@ impl Failure {
         match self {
             Failure::Network(source) => AuthError::Network { provider, source: Arc::new(source) },
             Failure::Sick { .. } => AuthError::Network { provider, source: Arc::new(self) },
+            Failure::Unsendable => AuthError::Refused { provider, message: self.to_string(), hint: None },
             Failure::Refused { ref message, .. } => {
                 let message = message.clone().unwrap_or_else(|| self.to_string());
-                AuthError::Refused { provider, hint: entra::hint(&message, tenant), message }
+                AuthError::Refused { hint: entra::hint(&message, &provider, tenant), provider, message }
             }
         }
     }
 }
 
-/// One HTTP client for `azure_core`.
-struct Client {
+/// Requests with their retries.
+#[derive(Clone)]
+pub(crate) struct Exchange {
     network: Network,
     retry: RetryPolicy,
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Client")
+impl Exchange {
+    /// Over `network`, three tries in all.
+    pub(crate) fn new(network: Network) -> Self {
+        Self { network, retry: default_retry() }
     }
-}
 
-#[async_trait]
-impl HttpClient for Client {
-    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        // `Other` is the kind that no layer above takes for something to do again.
-        self.answer(request).await.map_err(|failure| azure_core::Error::new(ErrorKind::Other, failure))
+    /// The same without pauses, for tests.
+    #[cfg(test)]
+    pub(crate) fn hasty(network: Network) -> Self {
+        Self { network, retry: RetryPolicy { first_pause: Duration::ZERO, ..default_retry() } }
     }
-}
 
-impl Client {
-    async fn answer(&self, request: &Request) -> Result<AsyncRawResponse, Failure> {
-        let host = request.url().host_str().unwrap_or_default().to_owned();
+    /// The answer, where it is a success. A sick service is asked again.
+    pub(crate) async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Failure> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
         let mut number = 1;
         loop {
-            let answer = self.network.send(translated(request)?).await.map_err(Failure::Network)?;
+            let answer = self.network.send(request.clone()).await.map_err(Failure::Network)?;
             let status = answer.status().as_u16();
             if answer.status().is_success() {
-                return Ok(AsyncRawResponse::from_bytes(
-                    StatusCode::from(status),
-                    Headers::new(),
-                    answer.into_body(),
-                ));
+                return Ok(answer);
             }
-            if matches!(status, 429 | 500 | 502..=504) {
+            if is_sick(status) {
                 let end = End::Refused { status, retry_after: retry_after(answer.headers()) };
                 let attempt = Attempt { number, end: &end, heard: Heard::Nothing };
                 if let Verdict::Again(pause) = verdict(&self.retry, attempt, rand::random()) {
@@ -135,29 +140,80 @@ impl Client {
             });
         }
     }
+
+    /// The answer, whatever it is, asked for once.
+    pub(crate) async fn once(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Failure> {
+        self.network.send(request).await.map_err(Failure::Network)
+    }
 }
 
-/// The same request in the types of `http`.
-fn translated(request: &Request) -> Result<http::Request<Bytes>, Failure> {
-    let mut builder = http::Request::builder().method(request.method().as_ref()).uri(request.url().as_str());
-    for (name, value) in request.headers().iter() {
-        builder = builder.header(name.as_str(), value.as_str());
+/// Whether a status says that the service can't answer now.
+pub(crate) fn is_sick(status: u16) -> bool {
+    matches!(status, 429 | 500 | 502..=504)
+}
+
+/// A request without a body, as the end points of managed and federated identities want it.
+///
+/// # Errors
+/// [`Failure::Unsendable`] when the address or a header can't be.
+pub(crate) fn request(
+    method: http::Method,
+    address: &str,
+    headers: &[(&str, &str)],
+) -> Result<http::Request<Bytes>, Failure> {
+    let mut builder = http::Request::builder().method(method).uri(address);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
     }
-    let body = match request.body() {
-        Body::Bytes(bytes) => Some(bytes.clone()),
+    builder.body(Bytes::new()).map_err(|_| Failure::Unsendable)
+}
+
+/// One HTTP client for `azure_core`.
+struct Client {
+    exchange: Exchange,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Client")
+    }
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        // `Other` is the kind that no layer above takes for something to do again.
+        let failed = |failure| azure_core::Error::new(ErrorKind::Other, failure);
+        let answer = self.exchange.send(self.translated(request).map_err(failed)?).await.map_err(failed)?;
+        let status = StatusCode::from(answer.status().as_u16());
+        Ok(AsyncRawResponse::from_bytes(status, Headers::new(), answer.into_body()))
+    }
+}
+
+impl Client {
+    /// The same request in the types of `http`, with our fields at the end of its form.
+    fn translated(&self, request: &Request) -> Result<http::Request<Bytes>, Failure> {
+        let mut builder =
+            http::Request::builder().method(request.method().as_ref()).uri(request.url().as_str());
+        for (name, value) in request.headers().iter() {
+            builder = builder.header(name.as_str(), value.as_str());
+        }
         // No credential of azure_identity streams.
-        _ => None,
-    };
-    let unsendable = || Failure::Sick {
-        host: request.url().host_str().unwrap_or_default().to_owned(),
-        status: 0,
-        message: Some("the request cannot be sent".into()),
-    };
-    builder.body(body.ok_or_else(unsendable)?).map_err(|_| unsendable())
+        let Body::Bytes(body) = request.body() else { return Err(Failure::Unsendable) };
+        let body = match self.fields.as_slice() {
+            [] => body.clone(),
+            fields => {
+                let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+                Bytes::from([body.as_ref(), b"&", form.as_bytes()].concat())
+            }
+        };
+        builder.body(body).map_err(|_| Failure::Unsendable)
+    }
 }
 
 /// Entra ID gives its `Retry-After` in seconds; a date would be ignored.
-fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
 }

@@ -34,6 +34,13 @@ pub(crate) enum Command {
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
+    /// Sign in to Azure in a browser, on this machine or another, with a code
+    #[command(after_help = LOGIN_EXAMPLES)]
+    Login(Login),
+    /// Sign out: forget every sign-in and token that is kept
+    Logout,
+    /// Who is signed in to Azure, by which way, and until when
+    Account,
     /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
     #[command(after_help = PROXY_EXAMPLES)]
     Proxy(Proxy),
@@ -68,6 +75,12 @@ Examples:
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
 
+const LOGIN_EXAMPLES: &str = "\
+Examples:
+  bastide login
+  bastide login --tenant example.org
+The sign-in is kept in the system's keyring, or in a file that only you can read; `bastide logout` removes it.";
+
 const PROXY_EXAMPLES: &str = "\
 In ~/.ssh/config:
   Host web-01
@@ -87,12 +100,25 @@ pub(crate) struct Global {
     /// Tenant to sign in to; the Bastion host's own where left out
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) tenant: Option<String>,
-    /// How to sign in to Azure: auto, client-secret or azure-cli
+    /// How to sign in to Azure: auto, device-code, managed-identity, workload-identity, client-secret,
+    /// client-certificate, azure-cli or exec
     #[arg(long, global = true, default_value_t = Credential::Auto, value_name = "KIND")]
     pub(crate) credential: Credential,
-    /// Client id of the application that signs in
+    /// Client id of the application that signs in; for managed-identity also a resource id, or object:ID
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) client_id: Option<String>,
+    /// For --credential exec: a line for the shell that prints {"access_token", "expires_on"}
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        env = "BASTIDE_EXEC_CREDENTIAL",
+        hide_env_values = true
+    )]
+    pub(crate) exec_command: Option<String>,
+    /// Neither use nor keep sign-ins and tokens of other runs
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
     /// PEM file with certificates to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", help_heading = NETWORK)]
     pub(crate) ca_bundle: Vec<PathBuf>,
@@ -192,6 +218,13 @@ impl std::fmt::Display for Keepalive {
             Keepalive::Off => "off",
         })
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Do not offer to open a browser
+    #[arg(long)]
+    pub(crate) no_browser: bool,
 }
 
 #[derive(Debug, Args)]
@@ -352,6 +385,9 @@ mod tests {
             "bastide tunnel --name b --resource-group g --target-ip-address 10.0.0.4 --resource-port 22 --port 50022",
             "bastide network bastion ssh -n b -g g --target-resource-id /s --auth-type Ssh-Key -- -L 1:a:2 ls",
             "bastide proxy /s -n b -g g --resource-port 22",
+            "bastide login --tenant t --no-browser",
+            "bastide account -o json --credential Managed-Identity --client-id object:o --no-cache",
+            "bastide logout",
             "bastide proxy /s -n a -n b -g g --timeout 1 --timeout 2 -o json -o text",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

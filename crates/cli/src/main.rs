@@ -1,5 +1,6 @@
 //! The binary `bastide`: parses, calls the library, prints, exits. No rule of the protocol is here.
 
+mod account;
 mod arguments;
 #[cfg(unix)]
 mod askpass;
@@ -7,6 +8,7 @@ mod certificate;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
+mod login;
 mod openssh;
 mod proxy;
 mod report;
@@ -32,6 +34,9 @@ fn main() -> std::process::ExitCode {
     let result = match command {
         Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),
         Command::Ssh(ssh) => ssh::run(&global, ssh, &reporter),
+        Command::Login(login) => login::run(&global, &login, &reporter),
+        Command::Logout => account::log_out(&global, &reporter),
+        Command::Account => account::run(&global, &reporter),
         Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
         Command::SshCert(ssh_cert) => certificate::run(&global, &ssh_cert, &reporter),
         #[cfg(unix)]

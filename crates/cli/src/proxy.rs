@@ -22,7 +22,7 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
     let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
     let behaviour = &arguments.behaviour;
     let opening = async {
-        let client = setup::client(global, &arguments.place, behaviour).await?;
+        let client = setup::client(global, &arguments.place, behaviour, reporter).await?;
         let host = client.bastion_host(&bastion, &target).await?;
         let plan = host.plan(&target, arguments.resource_port)?;
         if let Some(advice) = plan.advice() {

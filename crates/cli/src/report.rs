@@ -82,6 +82,14 @@ impl Reporter {
         }
     }
 
+    /// Data, for a person or for a program that reads text.
+    pub(crate) fn data(&self, words: &str) {
+        if self.output == Output::Text {
+            // A reader that has gone away wants no more.
+            drop(writeln!(anstream::stdout().lock(), "{words}"));
+        }
+    }
+
     /// An event for a program.
     pub(crate) fn event(&self, name: &str, fields: Value) {
         if self.output != Output::Json {

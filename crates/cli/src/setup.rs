@@ -3,40 +3,60 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
     Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
-    ResourceId, RetryPolicy, Settings, StopCause, Target, TcpKeepalive, TunnelOptions,
+    ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive, TunnelOptions,
 };
 
 use crate::arguments::{self, Behaviour, Global, Place};
 use crate::exit::{Exit, Failure};
+use crate::login::Page;
 use crate::report::Reporter;
 
 /// A client as the flags and the environment describe it.
-pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour) -> Result<Client, Failure> {
-    client_with(global, place.subscription.clone(), behaviour.keepalive).await
-}
-
-/// The same for a command that opens no connection to a VM.
-pub(crate) async fn client_without_host(global: &Global) -> Result<Client, Failure> {
-    client_with(global, None, arguments::Keepalive::Tcp).await
-}
-
-async fn client_with(
+pub(crate) async fn client(
     global: &Global,
-    subscription: Option<String>,
-    keepalive: arguments::Keepalive,
+    place: &Place,
+    behaviour: &Behaviour,
+    reporter: &Reporter,
 ) -> Result<Client, Failure> {
     let environment = Environment::of_process();
+    let network = network(global, behaviour.keepalive, &environment)?;
+    open(global, environment, network, place.subscription.clone(), reporter).await
+}
+
+/// A client for what concerns no Bastion host.
+pub(crate) async fn signing_in(global: &Global, reporter: &Reporter) -> Result<Client, Failure> {
+    let environment = Environment::of_process();
+    let network = network(global, arguments::Keepalive::Ping, &environment)?;
+    open(global, environment, network, None, reporter).await
+}
+
+/// Where sign-ins are kept.
+pub(crate) fn store(global: &Global, environment: &Environment) -> Store {
+    if global.no_cache { Store::in_memory() } else { Store::of_user(environment) }
+}
+
+async fn open(
+    global: &Global,
+    environment: Environment,
+    network: NetworkOptions,
+    subscription: Option<String>,
+    reporter: &Reporter,
+) -> Result<Client, Failure> {
     let settings = Settings {
-        network: network(global, keepalive, &environment)?,
+        network,
         cloud: CloudChoice::parse(&global.cloud)?,
         credential: global.credential,
         tenant: global.tenant.clone(),
         client_id: global.client_id.clone(),
         subscription,
+        store: store(global, &environment),
+        exec_command: global.exec_command.clone(),
+        prompt: Some(Arc::new(Page::new(reporter))),
         environment,
     };
     Ok(Client::new(settings).await?)
@@ -139,6 +159,7 @@ pub(crate) fn proxy_arguments(
         ("--subscription", &place.subscription),
         ("--tenant", &global.tenant),
         ("--client-id", &global.client_id),
+        ("--exec-command", &global.exec_command),
     ];
     for (name, value) in place_flags {
         if let Some(value) = value {
@@ -160,6 +181,9 @@ pub(crate) fn proxy_arguments(
     flag("--max-frame", behaviour.max_frame.to_string().into());
     flag("--connect-timeout", behaviour.connect_timeout.to_string().into());
     flag("--retries", behaviour.retries.to_string().into());
+    if global.no_cache {
+        words.push("--no-cache".into());
+    }
     words.extend(place.target.as_ref().map(OsString::from));
     words
 }

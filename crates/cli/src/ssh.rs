@@ -41,7 +41,7 @@ async fn session(
     let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
     let (bastion, target) = (setup::bastion(&ssh.place)?, setup::target(&ssh.place)?);
     let opening = async {
-        let client = setup::client(global, &ssh.place, &ssh.behaviour).await?;
+        let client = setup::client(global, &ssh.place, &ssh.behaviour, reporter).await?;
         let host = client.bastion_host(&bastion, &target).await?;
         let plan = host.plan(&target, ssh.sign_in.resource_port)?;
         if let Some(advice) = plan.advice() {

@@ -69,7 +69,7 @@ async fn open(
     reporter: &Reporter,
 ) -> Result<Vec<Forward>, Failure> {
     let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
-    let client: Client = setup::client(global, &arguments.place, &arguments.behaviour).await?;
+    let client: Client = setup::client(global, &arguments.place, &arguments.behaviour, reporter).await?;
     let host = client.bastion_host(&bastion, &target).await?;
     let mut forwards = Vec::new();
     for (endpoint, port) in wanted {

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
-use bastide_auth::{Credential, EntraIdentity, Environment, Setup};
+use bastide_auth::{
+    Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
+};
 use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Observer, Relay};
@@ -31,6 +34,23 @@ pub struct Settings {
     pub subscription: Option<String>,
     /// The variables of the Azure SDKs. Default: none.
     pub environment: Environment,
+    /// Where sign-ins are kept. Default: in memory.
+    pub store: Store,
+    /// The line for the shell of [`Credential::Exec`]. Default: none.
+    pub exec_command: Option<String>,
+    /// Who shows the user a code when [`Credential::DeviceCode`] needs a sign-in. Default: nobody, so that it fails.
+    pub prompt: Option<Arc<dyn Prompt>>,
+}
+
+/// Who asks Azure, and by which right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// As the access token has it.
+    pub identity: Identity,
+    /// The way it was got, by the name of [`Credential`].
+    pub source: String,
+    /// When the access token ends; it is renewed by itself.
+    pub expires_on: SystemTime,
 }
 
 /// Which Azure.
@@ -113,7 +133,7 @@ pub struct Client {
     provider: Arc<dyn Provider>,
     arm: Arm,
     subscription: Option<String>,
-    environment: Environment,
+    setup: Setup,
 }
 
 impl Client {
@@ -126,7 +146,18 @@ impl Client {
     /// [`Error::Network`], [`Error::Arm`] for a cloud that can't be read, [`Error::SignIn`] when the chosen way is not
     /// set up.
     pub async fn new(settings: Settings) -> Result<Self, Error> {
-        let Settings { network, cloud, credential, tenant, client_id, subscription, environment } = settings;
+        let Settings {
+            network,
+            cloud,
+            credential,
+            tenant,
+            client_id,
+            subscription,
+            environment,
+            store,
+            exec_command,
+            prompt,
+        } = settings;
         let network = Network::new(network)?;
         let cloud = match cloud {
             CloudChoice::Known(cloud) => cloud,
@@ -134,10 +165,45 @@ impl Client {
         };
         let authority =
             environment.get("AZURE_AUTHORITY_HOST").map_or(cloud.authority.clone(), str::to_owned);
-        let setup = Setup { network: network.clone(), authority, environment, tenant, client_id };
+        let setup = Setup {
+            network: network.clone(),
+            authority,
+            environment,
+            tenant,
+            client_id,
+            store,
+            exec_command,
+            prompt,
+        };
         let provider = credential.open(&setup)?;
         let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
-        Ok(Self { network, provider, arm, subscription, environment: setup.environment })
+        Ok(Self { network, provider, arm, subscription, setup })
+    }
+
+    /// Signs a user in with a device code and keeps the sign-in in the store. Waits until the user is done.
+    ///
+    /// Cancel safe: nothing is kept before all of it is.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`].
+    pub async fn login(&self, prompt: &dyn Prompt) -> Result<SignedIn, Error> {
+        Ok(OwnLogin::new(&self.setup).sign_in(&self.arm.cloud().arm_scope, prompt).await?)
+    }
+
+    /// Who asks Azure: signs in to find out.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`].
+    pub async fn caller(&self) -> Result<Caller, Error> {
+        let request = TokenRequest::new(&self.arm.cloud().arm_scope);
+        let token = self.provider.access_token(&request).await?;
+        Ok(Caller {
+            identity: Identity::of_token(token.secret.expose()),
+            source: self.provider.name().to_owned(),
+            expires_on: token.expires_on,
+        })
     }
 
     /// Finds a Bastion host. `target` may say in which subscription.
@@ -156,7 +222,7 @@ impl Client {
                     Target::Resource(id) => Some(id.clone()),
                     Target::Address(_) => None,
                 },
-                environment: self.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
+                environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
                 azure_cli: self.azure_cli_subscription(),
             },
         };
@@ -197,8 +263,9 @@ impl Client {
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.
     fn azure_cli_subscription(&self) -> Option<String> {
-        let home = || self.environment.get("HOME").or_else(|| self.environment.get("USERPROFILE"));
-        let folder = match self.environment.get("AZURE_CONFIG_DIR") {
+        let home =
+            || self.setup.environment.get("HOME").or_else(|| self.setup.environment.get("USERPROFILE"));
+        let folder = match self.setup.environment.get("AZURE_CONFIG_DIR") {
             Some(folder) => PathBuf::from(folder),
             None => PathBuf::from(home()?).join(".azure"),
         };

@@ -15,7 +15,9 @@ mod tunnel;
 
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
-pub use bastide_auth::{Certificate, Credential, EntraIdentity, Environment};
+pub use bastide_auth::{
+    Certificate, Credential, DeviceCode, EntraIdentity, Environment, Identity, Kept, Prompt, SignedIn, Store,
+};
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Secret, Target, TargetKind,
 };
@@ -24,7 +26,7 @@ pub use bastide_relay::{
     Account, Error as ConnectionError, Event, Halves, Keepalive, Local, Observer, Options as RelayOptions,
     Relay,
 };
-pub use client::{Bastion, Client, CloudChoice, Host, Settings};
+pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
 pub use error::Error;
 pub use peer::PeerPolicy;

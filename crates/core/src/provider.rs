@@ -108,6 +108,23 @@ pub enum AuthError {
         /// What to do next, where that is known.
         hint: Option<String>,
     },
+    /// This provider can't give what is asked for.
+    #[error("{provider} cannot give {what}")]
+    Unsupported {
+        /// The provider's name.
+        provider: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// What was kept of an earlier sign-in can't be read, written or removed.
+    #[error("the sign-in kept in {place} cannot be used")]
+    Store {
+        /// A file, or the keyring.
+        place: String,
+        /// Why not.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
     /// The way to Entra ID is broken.
     #[error("{provider} cannot reach the sign-in service")]
     Network {
@@ -132,13 +149,21 @@ impl AuthError {
     pub fn hint(&self) -> String {
         match self {
             AuthError::Unavailable { .. } | AuthError::NotSignedIn { .. } => {
-                "sign in with `az login`, or set \
+                "sign in with `bastide login` or `az login`, or set \
                  AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for a service principal"
                     .into()
             }
             AuthError::Refused { hint: Some(hint), .. } => hint.clone(),
             AuthError::Refused { .. } => {
-                "check tenant, client id and secret; `az login` signs in anew".into()
+                "check tenant, client id and secret; `bastide login` signs in anew".into()
+            }
+            AuthError::Unsupported { .. } => {
+                "sign in with `bastide login`, or as a service principal, and name that with --credential"
+                    .into()
+            }
+            AuthError::Store { .. } => {
+                "check who may read and write it, or do without by --no-cache; `bastide login` signs in anew"
+                    .into()
             }
             AuthError::Network { .. } => {
                 "check the network, --proxy and --ca-bundle; the sign-in service must be reachable over HTTPS"
@@ -159,6 +184,8 @@ impl AuthError {
             AuthError::Unavailable { .. }
             | AuthError::NotSignedIn { .. }
             | AuthError::Refused { .. }
+            | AuthError::Unsupported { .. }
+            | AuthError::Store { .. }
             | AuthError::TimedOut { .. } => Fault::SignIn,
         }
     }

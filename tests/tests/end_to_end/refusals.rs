@@ -209,9 +209,12 @@ fn signing_in() {
     check(
         nobody(),
         10,
-        "not signed in to Azure: client-secret: without AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET; \
-         azure-cli: `az` is not in PATH",
-        "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
+        "not signed in to Azure: device-code: nobody has signed in with `bastide login`; client-secret: without \
+         AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET; client-certificate: without AZURE_TENANT_ID, \
+         AZURE_CLIENT_ID, AZURE_CLIENT_CERTIFICATE_PATH; workload-identity: without AZURE_TENANT_ID, \
+         AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE; azure-cli: `az` is not in PATH; managed-identity: the \
+         instance metadata service does not answer",
+        "sign in with `bastide login` or `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
     );
     check(
         nobody().words("--credential azure-cli"),

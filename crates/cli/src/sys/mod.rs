@@ -8,10 +8,11 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    StopSignals, exit_of, make_private_folder, private_folder, readers_beside_owner, stdin, stdout,
-    terminate, unbuffered_stdin,
+    StopSignals, exit_of, has_display, make_private_folder, private_folder, readers_beside_owner, stdin,
+    stdout, terminal_size, terminate, unbuffered_stdin,
 };
 #[cfg(not(unix))]
 pub(crate) use windows::{
-    StopSignals, exit_of, make_private_folder, private_folder, readers_beside_owner, stdin, stdout, terminate,
+    StopSignals, exit_of, has_display, make_private_folder, private_folder, readers_beside_owner, stdin,
+    stdout, terminal_size, terminate,
 };

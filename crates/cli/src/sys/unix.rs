@@ -10,10 +10,23 @@ use std::process::ExitStatus;
 use rustix::fs::{FileType, fstat};
 use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcgetwinsize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+
+/// Columns and rows of the terminal on standard error, if it is one.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    let size = tcgetwinsize(io::stderr()).ok()?;
+    Some((size.ws_col.into(), size.ws_row.into()))
+}
+
+/// Whether a browser that is started here would be seen.
+pub(crate) fn has_display() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(target_os = "macos") || set("WAYLAND_DISPLAY") || set("DISPLAY")
+}
 
 /// SIGINT, SIGTERM and SIGHUP.
 pub(crate) struct StopSignals {

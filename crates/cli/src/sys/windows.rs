@@ -62,3 +62,13 @@ pub(crate) fn terminate(_: u32, _: u8) {}
 pub(crate) fn make_private_folder(path: &std::path::Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
+
+/// It would take a library to know.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    None
+}
+
+/// Whether a browser that is started here would be seen.
+pub(crate) fn has_display() -> bool {
+    true
+}
