@@ -9,6 +9,7 @@ mod proxy;
 mod report;
 mod setup;
 mod signals;
+mod speaker;
 mod ssh;
 mod sys;
 mod tunnel;
@@ -32,5 +33,6 @@ fn main() -> std::process::ExitCode {
         reporter.failure(&failure);
         Exit::from(failure.fault())
     });
+    reporter.close();
     exit.into()
 }

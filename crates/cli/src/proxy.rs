@@ -5,8 +5,9 @@ use serde_json::json;
 
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
-use crate::report::{Reporter, Stream};
+use crate::report::Reporter;
 use crate::signals::Signals;
+use crate::speaker::Stream;
 use crate::{setup, sys};
 
 /// Carries the connection until either side ends it, a signal, or a time limit.

@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
-    ResourceId, RetryPolicy, Settings, StopCause, Target, TcpKeepalive, TunnelOptions,
+    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, Relay,
+    RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Target, TcpKeepalive, TunnelOptions,
 };
+
+use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
+use crate::sys;
 
 /// A client as the flags and the environment describe it.
 pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour) -> Result<Client, Failure> {
@@ -25,6 +28,7 @@ pub(crate) async fn client(global: &Global, place: &Place, behaviour: &Behaviour
         client_id: global.client_id.clone(),
         subscription: place.subscription.clone(),
         environment,
+        ledger: sys::state_folder().map(|folder| folder.join("ledger")),
     };
     Ok(Client::new(settings).await?)
 }
@@ -95,6 +99,17 @@ pub(crate) fn tunnel_options(behaviour: &Behaviour) -> TunnelOptions {
         idle: behaviour.idle_timeout.map(Duration::from_secs),
         ..TunnelOptions::default()
     }
+}
+
+/// Gives back what `relays` hold, all within the time that the end of a tunnel has; how many tokens were not given
+/// back.
+pub(crate) async fn give_back(relays: &[Relay]) -> u64 {
+    let deadline = Instant::now() + TunnelOptions::default().grace;
+    let mut leaked = 0;
+    for relay in relays {
+        leaked += relay.close(deadline.saturating_duration_since(Instant::now())).await;
+    }
+    leaked
 }
 
 /// Says that a limit of the user's has ended the tunnel, if one has, and how the process then ends.

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sys;
 
-/// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives.
+/// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives. All three mean the same: stop in
+/// order, and say by the exit status which one it was, 128 and its number. SIGHUP is the terminal being closed.
 pub(crate) struct Signals {
     stop: CancellationToken,
     number: Arc<AtomicU8>,

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Way};
-use crate::report::{Reporter, Stream};
+use crate::report::Reporter;
 use crate::signals::Signals;
+use crate::speaker::Stream;
 use crate::{setup, sys};
 
 /// Signs in and runs the session.
@@ -171,9 +172,7 @@ fn own_program() -> Result<OsString, Failure> {
 
 /// The host keys of VMs, by the VMs' identities, in a file of our own.
 fn known_hosts() -> Result<PathBuf, Failure> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
-    let Some(folder) = state.map(|state| state.join("bastide")) else {
+    let Some(folder) = sys::state_folder() else {
         return Err(Failure::usage("there is no home folder to keep host keys in", "set HOME"));
     };
     std::fs::create_dir_all(&folder)

@@ -8,8 +8,9 @@ use bastide_arm::{Arm, BastionName, SubscriptionSources};
 use bastide_auth::{Credential, Environment, Setup};
 use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
 use bastide_net::Network;
-use bastide_relay::{Observer, Relay};
+use bastide_relay::{Ledger, Observer, Relay};
 
+use crate::ledger::LedgerFolder;
 use crate::{Error, NetworkOptions, RelayOptions};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
@@ -31,6 +32,9 @@ pub struct Settings {
     pub subscription: Option<String>,
     /// The variables of the Azure SDKs. Default: none.
     pub environment: Environment,
+    /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
+    /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
+    pub ledger: Option<PathBuf>,
 }
 
 /// Which Azure.
@@ -114,6 +118,7 @@ pub struct Client {
     arm: Arm,
     subscription: Option<String>,
     environment: Environment,
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 impl Client {
@@ -126,7 +131,8 @@ impl Client {
     /// [`Error::Network`], [`Error::Arm`] for a cloud that can't be read, [`Error::SignIn`] when the chosen way is not
     /// set up.
     pub async fn new(settings: Settings) -> Result<Self, Error> {
-        let Settings { network, cloud, credential, tenant, client_id, subscription, environment } = settings;
+        let Settings { network, cloud, credential, tenant, client_id, subscription, environment, ledger } =
+            settings;
         let network = Network::new(network)?;
         let cloud = match cloud {
             CloudChoice::Known(cloud) => cloud,
@@ -137,7 +143,8 @@ impl Client {
         let setup = Setup { network: network.clone(), authority, environment, tenant, client_id };
         let provider = credential.open(&setup)?;
         let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
-        Ok(Self { network, provider, arm, subscription, environment: setup.environment })
+        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
+        Ok(Self { network, provider, arm, subscription, environment: setup.environment, ledger })
     }
 
     /// Finds a Bastion host. `target` may say in which subscription.
@@ -165,7 +172,8 @@ impl Client {
         Ok(Host { description, token })
     }
 
-    /// A relay for connections by `plan` over `host`. Opens nothing yet. Must be called within a tokio runtime.
+    /// A relay for connections by `plan` over `host`. Opens nothing yet, but begins to give back what the ledger holds
+    /// of processes that are gone. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Connection`] when the host's data plane name is no host name.
@@ -177,6 +185,7 @@ impl Client {
         observer: Observer,
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
+        let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
         Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
     }
 

@@ -8,6 +8,7 @@
 mod client;
 mod endpoint;
 mod error;
+mod ledger;
 mod local_socket;
 mod peer;
 mod sys;
@@ -17,10 +18,10 @@ pub use bastide_auth::{Credential, Environment};
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Target, TargetKind,
 };
-pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, ProxyRules};
+pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, ProxyRules};
 pub use bastide_relay::{
-    Account, Error as ConnectionError, Event, Halves, Keepalive, Local, Observer, Options as RelayOptions,
-    Relay,
+    Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Observer,
+    Options as RelayOptions, Relay,
 };
 pub use client::{Bastion, Client, CloudChoice, Host, Settings};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};

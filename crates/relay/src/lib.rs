@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod inbox;
 mod lease;
+mod ledger;
 mod local;
 mod mint;
 mod outbox;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use event::{Account, Event};
+pub use ledger::{Debt, Entry, Ledger};
 pub use local::{Halves, Local};
 pub use relay::{Keepalive, Options, Relay};
 

@@ -31,6 +31,12 @@ pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
         false
     }
 
+    /// Whether the program at the other end is known to have gone for good without leaving a byte to carry: a
+    /// connection would be opened for nobody. Asked seldom. The default does not know.
+    fn is_vacant(&self) -> bool {
+        false
+    }
+
     /// Whether closing it with bytes unread takes back bytes that were written and not yet taken, as sockets do
     /// (RFC 1122 §4.2.2.13). Pipes do not.
     fn resets_when_closed(&self) -> bool {

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::error::is_catch_all;
 use crate::lease::{Lease, Reaper, Release};
-use crate::{Error, USER_AGENT};
+use crate::{Debt, Error, USER_AGENT};
 
 /// Opens WebSockets by one plan.
 #[derive(Clone)]
@@ -135,7 +135,8 @@ impl Gate {
             Ok(grant) => Ok(Lease::new(grant, host, self.reaper.clone())),
             Err(mut error) => {
                 if let Some((auth_token, node_id)) = error.releasable.take() {
-                    self.reaper.release(Release { auth_token, node_id, host, connection: 0 });
+                    let debt = Debt { host, auth_token, node_id };
+                    self.reaper.release(Release { debt, connection: 0, entry: None });
                 }
                 let end = End::Refused { status: 502, retry_after: None };
                 Err(Failure { error: Error::Grant(error), end })

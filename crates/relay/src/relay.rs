@@ -17,7 +17,7 @@ use crate::local::Local;
 use crate::mint::{Failure, Gate, Opened};
 use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
-use crate::{Account, Error, Event, Observer};
+use crate::{Account, Error, Event, Ledger, Observer};
 
 /// How connections are opened and kept.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Options {
     /// How long the VM may be silent after the local side's FIN before the connection is closed: WebSocket has
     /// no half-close, so this is the time that an answer has. Default 10 s.
     pub linger: Duration,
+    /// Where minted tokens stand written until they are given back. Default: nowhere.
+    pub ledger: Option<Arc<dyn Ledger>>,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             first_byte: None,
             linger: Duration::from_secs(10),
+            ledger: None,
         }
     }
 }
@@ -90,9 +93,13 @@ struct Spare {
 /// is about 40 an instance (protocol.md §4).
 const SETUPS_AT_ONCE: usize = 64;
 
+/// How often a connection that is being opened looks whether it is still wanted: well below the second that a
+/// person takes to press Ctrl-C again, and at 3 µs a look (libraries.md) next to nothing.
+const LOOK_WHILE_OPENING: Duration = Duration::from_millis(250);
+
 impl Relay {
-    /// A relay that opens connections by `plan`. Opens nothing yet. Must be called within a tokio runtime, which
-    /// then runs its mints and releases.
+    /// A relay that opens connections by `plan`. Opens nothing yet, but begins to give back what the ledger has
+    /// inherited. Must be called within a tokio runtime, which then runs its mints and releases.
     ///
     /// # Errors
     /// [`Error::Pod`] when the host's data plane name is no host name.
@@ -107,14 +114,18 @@ impl Relay {
         let front = Origin::https(plan.dns_name()).map_err(|error| Error::Pod {
             reason: format!("'{}' is no host name: {error}", plan.dns_name()),
         })?;
-        let reaper = Reaper::new(network.clone(), Arc::clone(&observer), tokio::runtime::Handle::current());
+        let runtime = tokio::runtime::Handle::current();
+        let ledger = options.ledger.clone();
+        let reaper = Reaper::new(network.clone(), Arc::clone(&observer), ledger, runtime);
+        let stop = CancellationToken::new();
+        reaper.work_off(stop.clone());
         let pings = AtomicBool::new(options.keepalive == Keepalive::Ping);
         Ok(Self {
             shared: Arc::new(Shared {
                 gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
                 options,
                 observer,
-                stop: CancellationToken::new(),
+                stop,
                 setups: Semaphore::new(SETUPS_AT_ONCE),
                 spares: Mutex::new(Vec::new()),
                 pings,
@@ -212,6 +223,13 @@ impl Relay {
     }
 }
 
+/// Waits until the program at the other end is known to have gone, and nothing of it is left to carry.
+async fn until_vacant<L: Local>(local: &mut L, replay: &Replay) {
+    while !replay.is_empty() || !local.is_vacant() {
+        sleep(LOOK_WHILE_OPENING).await;
+    }
+}
+
 /// One connection's way through its attempts.
 struct Course {
     id: u64,
@@ -235,9 +253,10 @@ impl Shared {
             let opened = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
-                opened = self.open(course) => opened,
+                opened = self.open(course, &replay, local) => opened,
                 () = sleep_until(course.deadline) => return Err(self.timed_out()),
             };
+            let Some(opened) = opened else { return Ok(End::LocalClosed) };
             let (end, heard, error) = match opened {
                 Ok(opened) => {
                     let (end, session) = self.relay(course, opened, replay, local, active).await;
@@ -265,14 +284,27 @@ impl Shared {
         }
     }
 
-    /// A WebSocket with a lease, in turn.
-    async fn open(&self, course: &Course) -> Result<Opened, Failure> {
+    /// A WebSocket with a lease, in turn; none when the local program has gone meanwhile and left nothing to
+    /// carry. What was being minted for it is then released.
+    async fn open<L: Local>(
+        &self,
+        course: &Course,
+        replay: &Replay,
+        local: &mut L,
+    ) -> Option<Result<Opened, Failure>> {
         // The semaphore is never closed.
         let _turn = self.setups.acquire().await;
-        let spare = self.lock_spares().pop();
-        let mut opened = self.gate.open(spare.map(|spare| spare.lease)).await?;
-        opened.lease.connection = course.id;
-        Ok(opened)
+        let opening = async {
+            let spare = self.lock_spares().pop();
+            let mut opened = self.gate.open(spare.map(|spare| spare.lease)).await?;
+            opened.lease.connection = course.id;
+            Ok(opened)
+        };
+        tokio::select! {
+            biased;
+            () = until_vacant(local, replay) => None,
+            opened = opening => Some(opened),
+        }
     }
 
     /// Moves bytes over one WebSocket until it ends, and gives its token back.

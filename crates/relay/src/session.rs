@@ -45,6 +45,13 @@ pub(crate) struct Replay {
     finished: bool,
 }
 
+impl Replay {
+    /// Whether there is no byte to be sent again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 /// A ping goes out after so long without a frame in either direction (protocol.md §4).
 pub(crate) const PING_AFTER: Duration = Duration::from_secs(30);
 
