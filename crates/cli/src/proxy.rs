@@ -18,7 +18,7 @@ pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter)
 }
 
 async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
     let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
     let behaviour = &arguments.behaviour;

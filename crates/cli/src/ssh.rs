@@ -36,7 +36,7 @@ async fn session(
     program: &Path,
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let (bastion, target) = (setup::bastion(&ssh.place)?, setup::target(&ssh.place)?);
     let opening = async {
         let client = setup::client(global, &ssh.place, &ssh.behaviour).await?;

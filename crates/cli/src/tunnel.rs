@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporte
 }
 
 async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
     let wanted = wanted(&arguments)?;
     let mut relays = Vec::new();

@@ -95,6 +95,10 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(500);
 /// One attempt's limit: three times the slowest answer of a healthy service (peers.md F31, "about 3 s").
 const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What is being given back for an earlier process when this one ends has so long for its answer, without which it would
+/// be given back twice.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+
 impl Reaper {
     pub(crate) fn new(
         network: Network,
@@ -130,9 +134,13 @@ impl Reaper {
         }
         let shared = Arc::clone(&self.shared);
         self.adopt(async move {
+            let enough = async {
+                stop.cancelled().await;
+                sleep(STOP_WITHIN).await;
+            };
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = shared.work_off(inherited) => {}
+                () = enough => {}
+                () = shared.work_off(inherited, &stop) => {}
             }
         });
     }
@@ -181,9 +189,12 @@ impl Shared {
 
     /// One after the other, and one try each: nobody waits for it, and the next process has another. A host that
     /// fails is not asked again.
-    async fn work_off(&self, inherited: Vec<(Entry, Debt)>) {
+    async fn work_off(&self, inherited: Vec<(Entry, Debt)>, stop: &CancellationToken) {
         let (count, mut done, mut failed) = (inherited.len(), 0, Vec::new());
         for (entry, debt) in inherited {
+            if stop.is_cancelled() {
+                break;
+            }
             if failed.contains(&debt.host) {
                 continue;
             }

@@ -3,11 +3,13 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod abuse;
 mod bulk;
 mod contract;
 mod host_keys;
 mod hosts;
 mod identity;
+mod ledger;
 mod openssh;
 mod proxies;
 mod proxy_command;
