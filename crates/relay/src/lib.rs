@@ -15,6 +15,7 @@ mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod sys;
 
 use std::sync::Arc;
 

@@ -6,10 +6,11 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::outbox::BATCH;
+use crate::sys;
 
 /// What a connection carries bytes for.
 ///
@@ -44,7 +45,13 @@ impl Local for TcpStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
+        let socket = &*self;
+        read_slots(
+            slots,
+            || socket.poll_read_ready(context),
+            |read| socket.try_io(Interest::READABLE, read),
+            |slots| sys::read_vectored(socket, slots),
+        )
     }
 }
 
@@ -55,20 +62,39 @@ impl Local for tokio::net::UnixStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
+        let socket = &*self;
+        read_slots(
+            slots,
+            || socket.poll_read_ready(context),
+            |read| socket.try_io(Interest::READABLE, read),
+            |slots| sys::read_vectored(socket, slots),
+        )
     }
 }
 
-/// `readv(2)`, waiting as often as the socket would block.
+/// `readv(2)`, waiting as often as the socket would block. Where a read that leaves room tells that the socket is
+/// empty, tokio is told so: the next one waits without asking.
 fn read_slots(
+    slots: &mut [IoSliceMut<'_>],
     mut ready: impl FnMut() -> Poll<io::Result<()>>,
-    mut read: impl FnMut() -> io::Result<usize>,
+    attempt: impl Fn(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    read: impl Fn(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
+    let room: usize = slots.iter().map(|slot| slot.len()).sum();
     loop {
         ready!(ready())?;
-        match read() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
+        let mut count = None;
+        let outcome = attempt(&mut || {
+            let now = *count.insert(read(slots)?);
+            let is_empty = sys::SHORT_MEANS_EMPTY && 0 < now && now < room;
+            if is_empty { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (count, outcome) {
+            (Some(count), _) => return Poll::Ready(Ok(count)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
+            }
+            (None, _) => {}
         }
     }
 }
