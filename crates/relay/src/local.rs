@@ -176,3 +176,49 @@ fn read_and_spread<L: AsyncRead + ?Sized>(
     }
     Poll::Ready(Ok(buffer.filled().len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn read(local: &mut TcpStream, room: usize) -> usize {
+        let (mut first, mut second) = (vec![0; room / 2], vec![0; room - room / 2]);
+        poll_fn(|context| {
+            let mut slots = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+            Pin::new(&mut *local).poll_read_slots(context, &mut slots)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Whatever a read left or emptied, the next one hears of what is there, of what comes, and of the end.
+    #[tokio::test]
+    async fn nothing_goes_unheard_behind_a_short_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut near, mut far) = (near.unwrap(), far.unwrap().0);
+        for _ in 0..100 {
+            far.write_all(b"abcdef").await.unwrap();
+            let mut left = 6;
+            for room in [2, 2, 6] {
+                left -= if left > 0 { read(&mut near, room).await } else { 0 };
+            }
+            assert_eq!(left, 0);
+            let idle = poll_fn(|context| {
+                let mut byte = [0];
+                let mut slots = [IoSliceMut::new(&mut byte)];
+                Poll::Ready(Pin::new(&mut near).poll_read_slots(context, &mut slots).is_pending())
+            });
+            assert!(idle.await);
+        }
+        far.write_all(b"last").await.unwrap();
+        far.shutdown().await.unwrap();
+        assert_eq!(read(&mut near, 64).await, 4);
+        assert_eq!(read(&mut near, 64).await, 0);
+    }
+}

@@ -17,8 +17,8 @@ use crate::local::Local;
 use crate::session::Session;
 
 /// Steps that one turn of the task may take before others get theirs: a bulk connection must not starve an
-/// interactive one. Each step moves at most 64 KiB up and 256 KiB down, in about a tenth of a millisecond each.
-const STEPS_A_TURN: usize = 4;
+/// interactive one. Each step moves at most 64 KiB up and 256 KiB down and takes about a tenth of a millisecond.
+const STEPS_A_TURN: usize = 8;
 
 /// How long a local program may take to read the rest and to close its side after the VM has closed: behind
 /// it, a socket with unread data is closed, which resets the connection.
