@@ -6,6 +6,7 @@
 //! [`Network::send`]; a connection of one's own comes from [`Network::dial`] and [`Network::upgrade`].
 //! Every wait ends: see [`Options`].
 
+mod buffer;
 mod chain;
 mod deadline;
 mod dial;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use ::http::{Request, Response};
 use bytes::Bytes;
 
+pub use crate::buffer::Buffer;
 pub use crate::chain::{Certificate, Chain, Distrust};
 pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};

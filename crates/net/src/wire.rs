@@ -6,11 +6,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_util::io::poll_read_buf;
+
+use crate::Buffer;
 
 /// A connection to an origin, plain or TLS, through a proxy or not.
 ///
@@ -164,16 +164,19 @@ impl AsyncWrite for Layer {
 }
 
 /// What stands below TLS: rustls asks for 4 KiB at a time and takes at most one record (16 KiB), so
-/// that a fast download would cost a system call for each of them. The buffer exists only while
+/// that a fast download would cost a system call for each of them. The buffer is lent only while
 /// bytes are in it: an idle connection holds none.
 pub(crate) struct ReadAhead {
     below: Layer,
-    ahead: BytesMut,
+    ahead: Option<Buffer>,
+    /// The bytes that are ahead are `start..end`.
+    start: usize,
+    end: usize,
 }
 
 impl ReadAhead {
     pub(crate) fn new(below: Layer) -> ReadAhead {
-        ReadAhead { below, ahead: BytesMut::new() }
+        ReadAhead { below, ahead: None, start: 0, end: 0 }
     }
 }
 
@@ -183,18 +186,21 @@ impl AsyncRead for ReadAhead {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ReadAhead { below, ahead } = self.get_mut();
-        if ahead.is_empty() {
-            ahead.reserve(READ_AHEAD);
-            let outcome = poll_read_buf(Pin::new(below), context, ahead);
-            if ahead.is_empty() {
-                *ahead = BytesMut::new();
-            }
-            ready!(outcome)?;
+        let ReadAhead { below, ahead, start, end } = self.get_mut();
+        if start == end {
+            let mut buffer = ahead.take().unwrap_or_else(Buffer::lend);
+            let mut room = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(below).poll_read(context, &mut room))?;
+            (*start, *end) = (0, room.filled().len());
+            *ahead = Some(buffer);
         }
-        let length = ahead.len().min(into.remaining());
-        ahead.copy_to_slice(into.initialize_unfilled_to(length));
-        into.advance(length);
+        let bytes = ahead.as_ref().and_then(|ahead| ahead.get(*start..*end)).unwrap_or_default();
+        let bytes = bytes.get(..into.remaining()).unwrap_or(bytes);
+        into.put_slice(bytes);
+        *start += bytes.len();
+        if start == end {
+            *ahead = None;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -229,10 +235,6 @@ impl AsyncWrite for ReadAhead {
     }
 }
 
-/// Bytes read from the socket at once: four full TLS records and what Linux hands out per call on a
-/// fast line.
-const READ_AHEAD: usize = 64 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +254,7 @@ mod tests {
         far.write_all(b"abcdef").await.unwrap();
         let mut two = [0; 2];
         near.read_exact(&mut two).await.unwrap();
-        assert_eq!((&two, &near.ahead[..]), (b"ab", &b"cdef"[..]));
+        assert_eq!((&two, near.end - near.start), (b"ab", 4));
         let mut four = [0; 4];
         near.read_exact(&mut four).await.unwrap();
         assert_eq!(&four, b"cdef");
@@ -262,10 +264,10 @@ mod tests {
             let idle = std::future::poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
             assert!(idle.is_pending());
         }
-        assert_eq!(near.ahead.capacity(), 0);
+        assert!(near.ahead.is_none());
 
         drop(far);
         assert_eq!(near.read(&mut two).await.unwrap(), 0);
-        assert_eq!(near.ahead.capacity(), 0);
+        assert!(near.ahead.is_none());
     }
 }

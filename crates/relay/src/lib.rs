@@ -16,6 +16,7 @@ mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod sys;
 
 use std::sync::Arc;
 
