@@ -166,7 +166,7 @@ impl Inbox {
     }
 
     /// Bytes of memory in use.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn memory(&self) -> usize {
         self.buffer.capacity() + self.payload.capacity() * size_of::<Range<usize>>()
     }
