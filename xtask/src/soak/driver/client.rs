@@ -1,7 +1,7 @@
 //! The program under test: `bastide tunnel` as a user starts it, what it says of each connection, and what it takes of
 //! the machine. What it should have said is `load`'s business.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
@@ -40,6 +40,8 @@ pub(crate) struct Said {
 
 #[derive(Debug, Default)]
 struct Words {
+    /// Addresses of connections whose end is yet to be heard: the kernel gives a closed one's port away.
+    awaited: HashSet<String>,
     opened: HashMap<String, u64>,
     closed: HashMap<u64, Closed>,
     ready: Option<u16>,
@@ -132,12 +134,21 @@ impl Client {
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 impl Said {
-    /// Forgets an earlier connection from this address.
-    pub(crate) fn forget(&self, peer: &str) {
+    /// Takes an address for a connection, unless an earlier one's end is yet to be heard.
+    pub(crate) fn claim(&self, peer: &str) -> bool {
         let mut words = self.lock();
+        if !words.awaited.insert(peer.to_owned()) {
+            return false;
+        }
         if let Some(id) = words.opened.remove(peer) {
             words.closed.remove(&id);
         }
+        true
+    }
+
+    /// Gives an address up whose end nobody will ask for.
+    pub(crate) fn give_up(&self, peer: &str) {
+        self.lock().awaited.remove(peer);
     }
 
     /// How the connection from this address ended, once it has.
@@ -145,6 +156,7 @@ impl Said {
         self.wait(|words| {
             let closed = words.closed.remove(words.opened.get(peer)?)?;
             words.opened.remove(peer);
+            words.awaited.remove(peer);
             Some(closed)
         })
         .await
