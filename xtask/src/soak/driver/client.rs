@@ -13,14 +13,14 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// A tunnel that runs. Killed when dropped.
 pub(crate) struct Client {
     child: Child,
     pub(crate) port: u16,
     pub(crate) said: Arc<Said>,
-    reader: JoinHandle<()>,
+    reader: JoinSet<()>,
 }
 
 /// How a connection ended, in the client's words.
@@ -92,7 +92,8 @@ impl Client {
         let stdout = child.stdout.take().context("standard output is a pipe")?;
         let said = Arc::new(Said::default());
         let listening = Arc::clone(&said);
-        let reader = tokio::spawn(async move {
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 listening.hear(&line);
@@ -125,7 +126,7 @@ impl Client {
         kill_process(id.context("bastide has ended by itself")?, Signal::INT)?;
         let status = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;
         let status = status.context("bastide does not stop")??;
-        self.reader.await?;
+        while self.reader.join_next().await.is_some() {}
         Ok((status.code(), self.said.lock().leaked))
     }
 }
