@@ -17,6 +17,8 @@ mod chain;
 mod credential;
 mod entra;
 mod environment;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod service_principal;
 mod sys;
 #[cfg(test)]

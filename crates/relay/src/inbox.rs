@@ -167,7 +167,7 @@ impl Inbox {
     }
 
     /// Bytes of memory in use.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn memory(&self) -> usize {
         self.buffer.as_ref().map_or(0, |buffer| buffer.len())
             + self.payload.capacity() * size_of::<Range<usize>>()

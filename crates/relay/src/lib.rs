@@ -7,6 +7,8 @@
 
 mod error;
 mod event;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inbox;
 mod lease;
 mod ledger;
@@ -33,7 +35,7 @@ pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 const USER_AGENT: &str = concat!("bastide/", env!("CARGO_PKG_VERSION"));
 
 /// A moment for tests to count from: fed instants need one, and the session's own files read no clock.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 fn any_instant() -> std::time::Instant {
     std::time::Instant::now()
 }

@@ -94,13 +94,7 @@ impl Gate {
         if answer.status() != 200 {
             return Err(self.refused(&answer));
         }
-        let name = std::str::from_utf8(answer.body()).map(str::trim).unwrap_or_default();
-        let name = name.trim_matches('"');
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
-        let origin = (!name.is_empty() && name.len() <= LONGEST_HOST && name.chars().all(plain))
-            .then(|| Origin::https(name).ok())
-            .flatten();
-        origin.ok_or_else(|| {
+        pod(answer.body()).ok_or_else(|| {
             let said = service_message(answer.body()).unwrap_or_else(|| "an empty answer".into());
             Failure {
                 error: Error::Pod { reason: said },
@@ -252,6 +246,14 @@ impl Gate {
     }
 }
 
+/// The data pod that an answer names: a host name and nothing else, in quotes or not.
+pub(crate) fn pod(body: &[u8]) -> Option<Origin> {
+    let name = std::str::from_utf8(body).ok()?.trim().trim_matches('"');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+    let fits = !name.is_empty() && name.len() <= LONGEST_HOST && name.chars().all(plain);
+    fits.then(|| Origin::https(name).ok()).flatten()
+}
+
 /// A host name's limit with a port behind it (RFC 1035 §2.3.4).
 const LONGEST_HOST: usize = 255 + 6;
 
@@ -262,7 +264,7 @@ fn malformed(error: &http::Error) -> Failure {
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date. Nonsense counts as absent.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -271,10 +273,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The id under which the service logged the request.
-fn request_id(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     ["x-ms-request-id", "x-ms-correlation-request-id", "request-id", "x-request-id"]
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())
+        // It is shown: one word, as a GUID is, of a length that fits a line.
+        .filter(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(str::to_owned)
 }
 

@@ -527,7 +527,7 @@ impl Session {
 
 #[cfg(test)]
 mod ends;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The session's way from the first byte to the local side's FIN, by bytes typed from RFC 6455 and fed instants.
 //! It leaves out the other ends and pings (`ends`), and random operations (`model`).
 
+use super::model::decode;
 use super::*;
 
 /// How a session is driven in these tests: both sides take everything at once unless a test says otherwise.
@@ -128,30 +129,6 @@ impl Bench {
     pub(super) fn controls(&self) -> Vec<(u8, &[u8])> {
         let controls = self.frames.iter().filter(|(opcode, _)| *opcode >= 8);
         controls.map(|(opcode, payload)| (*opcode, payload.as_slice())).collect()
-    }
-}
-
-/// Takes whole frames out of `bytes` as RFC 6455 §5.2 has them; panics on what a client may not send.
-pub(super) fn decode(bytes: &mut Vec<u8>, frames: &mut Vec<(u8, Vec<u8>)>) {
-    loop {
-        let [first, second, rest @ ..] = bytes.as_slice() else { return };
-        assert_eq!(first & 0xf0, 0x80, "FIN and no reserved bit");
-        assert_eq!(second & 0x80, 0x80, "masked");
-        let (length, rest) = match (second & 0x7f, rest) {
-            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            (126, _) => return,
-            (127, _) => panic!("a frame above 65,535 bytes"),
-            (short, rest) => (usize::from(short), rest),
-        };
-        if rest.len() < 4 + length {
-            return;
-        }
-        let (mask, rest) = rest.split_at(4);
-        let payload = rest[..length].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-        assert!(first & 0x0f == 2 || first & 0x0f >= 8, "neither text nor continuation");
-        frames.push((first & 0x0f, payload));
-        let used = bytes.len() - (rest.len() - length);
-        bytes.drain(..used);
     }
 }
 
