@@ -15,6 +15,7 @@ mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod vigil;
 
 use std::sync::Arc;
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
@@ -17,6 +16,7 @@ use crate::local::Local;
 use crate::mint::{Failure, Gate, Opened};
 use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
+use crate::vigil::Vigil;
 use crate::{Account, Error, Event, Observer};
 
 /// How connections are opened and kept.
@@ -75,8 +75,7 @@ struct Shared {
     setups: Semaphore,
     /// Leases minted ahead; the first connections take them.
     spares: Mutex<Vec<Spare>>,
-    /// Whether pings have not yet been seen to end connections to this host.
-    pings: AtomicBool,
+    vigil: Arc<Vigil>,
 }
 
 /// A lease that no connection uses yet.
@@ -108,16 +107,21 @@ impl Relay {
             reason: format!("'{}' is no host name: {error}", plan.dns_name()),
         })?;
         let reaper = Reaper::new(network.clone(), Arc::clone(&observer), tokio::runtime::Handle::current());
-        let pings = AtomicBool::new(options.keepalive == Keepalive::Ping);
+        let stop = CancellationToken::new();
+        let vigil = Arc::new(Vigil::new(match options.keepalive {
+            Keepalive::Ping => Ping::WhenIdle,
+            Keepalive::Tcp => Ping::Never,
+        }));
+        reaper.adopt(Vigil::keep(Arc::downgrade(&vigil), stop.clone()));
         Ok(Self {
             shared: Arc::new(Shared {
                 gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
                 options,
                 observer,
-                stop: CancellationToken::new(),
+                stop,
                 setups: Semaphore::new(SETUPS_AT_ONCE),
                 spares: Mutex::new(Vec::new()),
-                pings,
+                vigil,
             }),
         })
     }
@@ -145,7 +149,7 @@ impl Relay {
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(shared.timed_out()),
             };
-            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
+            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing, clean_ends: 0 };
             match verdict(&shared.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < deadline => {
                     shared.tell_retry(0, number, &failure.error.to_string(), pause);
@@ -230,6 +234,7 @@ impl Shared {
     ) -> Result<End, Error> {
         let mut replay = Replay::default();
         let mut number = 0;
+        let mut clean_ends = 0;
         loop {
             number += 1;
             let opened = tokio::select! {
@@ -247,7 +252,8 @@ impl Shared {
                 }
                 Err(failure) => (failure.end, Heard::Nothing, Some(failure.error)),
             };
-            let attempt = Attempt { number, end: &end, heard };
+            clean_ends = if end.is_clean() { clean_ends + 1 } else { 0 };
+            let attempt = Attempt { number, end: &end, heard, clean_ends };
             match verdict(&self.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < course.deadline => {
                     let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
@@ -259,7 +265,7 @@ impl Shared {
                 }
                 _ => {
                     close_local(local, &end).await;
-                    return error.map_or_else(|| self.sum_up(end, heard, number), Err);
+                    return error.map_or_else(|| self.sum_up(course, end, heard, number), Err);
                 }
             }
         }
@@ -285,36 +291,41 @@ impl Shared {
         active: &(dyn Fn() + Send + Sync),
     ) -> (End, Session) {
         let Opened { lease, mut wire, early } = opened;
-        let pings = self.pings.load(Ordering::Relaxed);
+        let mut news = self.vigil.news();
+        let ping = news.borrow_and_update().ping;
         let options = SessionOptions {
             max_frame: self.options.max_frame,
             first_byte: self.options.first_byte,
-            ping: if pings { Ping::WhenIdle } else { Ping::Never },
+            ping,
             linger: self.options.linger,
         };
         let mut session = Session::new(options, rand::random(), replay, Instant::now().into_std());
         session.from_early(&early, Instant::now().into_std());
-        let end = pump(&mut session, local, &mut wire, &self.stop, active).await;
+        let end = pump(&mut session, local, &mut wire, &self.stop, &mut news, active).await;
         close_wire(&mut wire).await;
         drop(lease);
         course.sent = session.sent();
         course.received = session.received();
-        if session.was_ended_by_ping() && self.pings.swap(false, Ordering::Relaxed) {
-            tracing::warn!("a connection ended right after a ping: no more pings to this host");
+        if session.was_ended_by_ping() {
+            self.vigil.forbid_pings();
         }
         (end, session)
     }
 
     /// What the end of the last attempt means for the user.
-    fn sum_up(&self, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
-        let target = || self.gate.plan.target_name().to_owned();
+    fn sum_up(&self, course: &Course, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
+        let (target, port) = (self.gate.plan.target_name().to_owned(), self.gate.plan.port());
+        let lasted = Instant::now() >= course.deadline
+            && matches!(end, End::Closed { .. } | End::Eof | End::Broken(_) | End::Dead);
         match end {
-            _ if heard == Heard::Something => Ok(end),
             End::LocalClosed | End::LocalBroken(_) | End::Stopped => Ok(end),
-            End::Closed { .. } | End::Eof => {
-                Err(Error::PortClosed { target: target(), port: self.gate.plan.port(), attempts })
+            // It was open, only nobody has said anything over it.
+            _ if heard == Heard::Something || lasted => Ok(end),
+            end if end.is_clean() && heard == Heard::NoAnswer => {
+                Err(Error::NoAnswer { target, port, sent: course.sent })
             }
-            end => Err(Error::Sick { target: target(), attempts, end }),
+            end if end.is_clean() => Err(Error::PortClosed { target, port, attempts }),
+            end => Err(Error::Sick { target, attempts, end }),
         }
     }
 

@@ -14,7 +14,9 @@ use crate::Standing;
 /// None when the kernel does not say.
 pub(crate) fn standing(stream: &TcpStream) -> Option<Standing> {
     let answer = ask(stream.local_addr().ok()?, stream.peer_addr().ok()?);
-    answer.inspect_err(|error| tracing::debug!(%error, "the kernel does not say how a connection stands")).ok()?
+    answer
+        .inspect_err(|error| tracing::debug!(%error, "the kernel does not say how a connection stands"))
+        .ok()?
 }
 
 fn ask(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Standing>> {
