@@ -80,8 +80,8 @@ impl Reporter {
         if self.output != Output::Json {
             return;
         }
-        let now = OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default();
-        let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now))]);
+        let mut event =
+            Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now()))]);
         if let Value::Object(fields) = fields {
             event.extend(fields);
         }
@@ -127,6 +127,13 @@ impl Reporter {
                     }),
                 );
                 match &account.outcome {
+                    Ok(end) if !end.is_ordinary() => self.warn(&format!(
+                        "connection {id} from {} ended at {}: {end}, after {seconds:.1} s, {} bytes sent, {} received",
+                        account.peer,
+                        now(),
+                        account.sent,
+                        account.received
+                    )),
                     Ok(end) => self.detail(&format!(
                         "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
                         account.sent, account.received
@@ -184,6 +191,10 @@ pub(crate) fn own_faults() {
         line(&format!("error: a fault of bastide itself, at {place}: {what}"));
         line("hint: please report it with this line and what you did");
     }));
+}
+
+fn now() -> String {
+    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
 }
 
 fn line(words: &str) {

@@ -123,13 +123,14 @@ pub struct Attempt<'a> {
     pub end: &'a End,
     /// Whether the VM was heard.
     pub heard: Heard,
-    /// How many attempts in a row, this one included, had a clean end.
-    pub clean_ends: u32,
 }
 
-/// So many clean ends in a row without a word from the VM are the VM's own (protocol.md §4, "closed at once, every
-/// time"): each attempt may land on another node, so that one sick node does not look like a closed port.
-const CLEAN_ENDS_OF_A_PORT: u32 = 2;
+/// Whether so many clean ends ([`End::is_clean`]) in a row without a word from the VM are the VM's own, and another
+/// attempt would be closed as well (protocol.md §4, "closed at once, every time"). Each attempt may land on another
+/// node, so that one sick node does not look like a closed port.
+pub fn is_closed_port(clean_ends: u32) -> bool {
+    clean_ends >= 2
+}
 
 /// How often and how fast to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +164,7 @@ pub fn verdict(policy: &RetryPolicy, attempt: Attempt<'_>, jitter: f64) -> Verdi
     if attempt.heard == Heard::Something || attempt.number > policy.retries || !is_curable(attempt.end) {
         return Verdict::Stop;
     }
-    let port_is_closed = attempt.clean_ends >= CLEAN_ENDS_OF_A_PORT;
-    if attempt.end.is_clean() && (port_is_closed || attempt.heard == Heard::NoAnswer) {
+    if attempt.heard == Heard::NoAnswer && attempt.end.is_clean() {
         return Verdict::Stop;
     }
     let doubled = policy.first_pause.saturating_mul(1 << (attempt.number - 1).min(10));
@@ -199,11 +199,7 @@ mod tests {
     use super::*;
 
     fn judge(number: u32, end: End, heard: Heard) -> Verdict {
-        judge_row(number, end, heard, 0)
-    }
-
-    fn judge_row(number: u32, end: End, heard: Heard, clean_ends: u32) -> Verdict {
-        verdict(&RetryPolicy::default(), Attempt { number, end: &end, heard, clean_ends }, 1.0)
+        verdict(&RetryPolicy::default(), Attempt { number, end: &end, heard }, 1.0)
     }
 
     fn closed(code: u16) -> End {
@@ -246,14 +242,10 @@ mod tests {
         let again = Verdict::Again(Duration::from_millis(500));
         for clean in [closed(1005), End::Eof] {
             assert!(clean.is_clean());
-            assert_eq!(judge_row(1, clean.clone(), Heard::Nothing, 1), again, "{clean:?}");
-            let second = judge_row(2, clean.clone(), Heard::Nothing, 2);
-            assert_eq!(second, Verdict::Stop, "{clean:?}");
-            // The first attempt failed in another way.
-            let second = judge_row(2, clean.clone(), Heard::Nothing, 1);
-            assert_eq!(second, Verdict::Again(Duration::from_secs(1)), "{clean:?}");
+            assert_eq!(judge(1, clean.clone(), Heard::Nothing), again, "{clean:?}");
         }
-        assert_eq!(judge_row(1, closed(1000), Heard::Nothing, 1), Verdict::Stop, "the VM's own word");
+        assert!(!is_closed_port(1) && is_closed_port(2));
+        assert_eq!(judge(1, closed(1000), Heard::Nothing), Verdict::Stop, "the VM's own word");
         for sick in [
             closed(1001),
             closed(1006),
@@ -266,19 +258,19 @@ mod tests {
         ] {
             assert!(!sick.is_clean() && !sick.is_ordinary());
             for heard in [Heard::Nothing, Heard::NoAnswer] {
-                assert!(matches!(judge_row(4, sick.clone(), heard, 3), Verdict::Again(_)), "{sick:?}");
+                assert!(matches!(judge(4, sick.clone(), heard), Verdict::Again(_)), "{sick:?}");
             }
-            assert_eq!(judge_row(5, sick.clone(), Heard::Nothing, 0), Verdict::Stop, "{sick:?}");
+            assert_eq!(judge(5, sick.clone(), Heard::Nothing), Verdict::Stop, "{sick:?}");
         }
         for lasting in [closed(1002), closed(1003), closed(1007), closed(1008), closed(1009), closed(4000)] {
-            assert_eq!(judge_row(1, lasting.clone(), Heard::Nothing, 0), Verdict::Stop, "{lasting:?}");
+            assert_eq!(judge(1, lasting.clone(), Heard::Nothing), Verdict::Stop, "{lasting:?}");
         }
     }
 
     #[test]
     fn what_the_vm_may_have_done_is_not_done_twice() {
         for clean in [closed(1000), closed(1005), End::Eof] {
-            assert_eq!(judge_row(1, clean.clone(), Heard::NoAnswer, 1), Verdict::Stop, "{clean:?}");
+            assert_eq!(judge(1, clean.clone(), Heard::NoAnswer), Verdict::Stop, "{clean:?}");
         }
     }
 
@@ -286,7 +278,7 @@ mod tests {
     fn pauses_grow_to_a_bound_and_obey_the_service() {
         assert_eq!(judge(4, End::Eof, Heard::Nothing), Verdict::Again(Duration::from_secs(4)));
         let policy = RetryPolicy { retries: 90, ..RetryPolicy::default() };
-        let late = Attempt { number: 80, end: &End::Eof, heard: Heard::Nothing, clean_ends: 1 };
+        let late = Attempt { number: 80, end: &End::Eof, heard: Heard::Nothing };
         assert_eq!(verdict(&policy, late, 1.0), Verdict::Again(Duration::from_secs(10)));
         assert_eq!(verdict(&policy, late, 0.0), Verdict::Again(Duration::from_secs(5)));
         let asked = End::Refused { status: 429, retry_after: Some(Duration::from_secs(7)) };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
+use bastide_core::{
+    Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, is_closed_port, verdict,
+};
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -149,7 +151,7 @@ impl Relay {
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(shared.timed_out()),
             };
-            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing, clean_ends: 0 };
+            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
             match verdict(&shared.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < deadline => {
                     shared.tell_retry(0, number, &failure.error.to_string(), pause);
@@ -187,11 +189,11 @@ impl Relay {
     ) -> Account {
         let shared = &self.shared;
         let started = Instant::now();
-        (shared.observer)(Event::Opened { id, peer });
+        (shared.observer)(Event::Opened { id, peer: peer.clone() });
         let mut course =
             Course { id, deadline: started + shared.options.connect_timeout, sent: 0, received: 0 };
         let outcome = Box::pin(shared.attempts(&mut course, &mut local, active)).await;
-        Account { outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
+        Account { peer, outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
     }
 
     /// Tells everybody who listens how a connection ended. Apart from [`Relay::carry`], so that the caller can
@@ -253,9 +255,11 @@ impl Shared {
                 Err(failure) => (failure.end, Heard::Nothing, Some(failure.error)),
             };
             clean_ends = if end.is_clean() { clean_ends + 1 } else { 0 };
-            let attempt = Attempt { number, end: &end, heard, clean_ends };
+            let attempt = Attempt { number, end: &end, heard };
             match verdict(&self.options.retry, attempt, rand::random()) {
-                Verdict::Again(pause) if Instant::now() + pause < course.deadline => {
+                Verdict::Again(pause)
+                    if Instant::now() + pause < course.deadline && !is_closed_port(clean_ends) =>
+                {
                     let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
                     self.tell_retry(course.id, number, &reason, pause);
                     tokio::select! {

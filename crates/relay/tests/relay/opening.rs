@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bastide_core::{End, Fault, Freshness, RetryPolicy, Sku};
 use bastide_relay::{Error, Event, Options};
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use crate::bench::{Bench, PATIENCE, ended, options};
 use crate::service::{Ask, Kind, Reply, Service, Vm, http};
@@ -301,6 +301,36 @@ async fn a_closed_port_is_told_from_a_sick_service() {
     })
     .await;
     assert!(matches!(error, Error::Sick { attempts: 3, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_vm_may_have_done_is_not_done_twice() {
+    // The frame of `hello` has 11 bytes. The end of the bytes, 1005, and 1000; then what is the service's.
+    for (bytes, mints) in [(&b""[..], 1), (&[0x88, 0], 1), (&[0x88, 2, 3, 0xe8], 1), (&[0x88, 2, 3, 0xf3], 3)]
+    {
+        let service = Service::new(move |ask| match ask.kind {
+            Kind::Upgrade => Reply::Accept(b"", Vm::LastWords(11, bytes)),
+            _ => Reply::Usual,
+        });
+        let patient = Options { linger: Duration::from_secs(10), ..options() };
+        let bench = Bench::new(service.await, patient);
+        let (mut local, near) = duplex(4096);
+        local.write_all(b"hello").await.unwrap();
+        local.shutdown().await.unwrap();
+        let program = async { local.read_to_end(&mut Vec::new()).await };
+        let (account, _) = tokio::join!(bench.carry(1, near), program);
+        let error = account.outcome.unwrap_err();
+        if mints == 1 {
+            assert_eq!(
+                error.to_string(),
+                "port 22 of 'vm' was closed before anything came back, after all 5 bytes had been sent"
+            );
+            assert_eq!(error.fault(), Fault::Vm);
+        } else {
+            assert!(matches!(error, Error::Sick { attempts: 3, .. }), "{error}");
+        }
+        bench.judge(mints).await;
+    }
 }
 
 #[tokio::test]
