@@ -47,6 +47,8 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
         (Ok(End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. }), None) => {
             Exit::Failed(Fault::Network)
         }
+        // What comes behind such a close is not the VM's own end: bytes may be missing.
+        (Ok(end @ End::Closed { .. }), None) if !end.is_ordinary() => Exit::Failed(Fault::Service),
         // The far side's end is the ordinary end of a session.
         (Ok(_), None) => Exit::Done,
     };

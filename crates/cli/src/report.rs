@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
-use bastide::{End, Event, Fault, Observer};
+use bastide::{Event, Fault, Observer};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -126,16 +126,17 @@ impl Reporter {
                     }),
                 );
                 match &account.outcome {
-                    Ok(end) => {
-                        let words = format!(
-                            "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
-                            account.sent, account.received
-                        );
-                        match is_ordinary(end) {
-                            true => self.detail(&words),
-                            false => self.say(&format!("{words} ({})", now())),
-                        }
-                    }
+                    Ok(end) if !end.is_ordinary() => self.warn(&format!(
+                        "connection {id} from {} ended at {}: {end}, after {seconds:.1} s, {} bytes sent, {} received",
+                        account.peer,
+                        now(),
+                        account.sent,
+                        account.received
+                    )),
+                    Ok(end) => self.detail(&format!(
+                        "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
+                        account.sent, account.received
+                    )),
                     Err(error) => self.error(error, error.hint(), error.request_id(), error.fault()),
                 }
             }
@@ -196,18 +197,6 @@ fn object(name: &str, fields: Value) -> String {
 /// Now (RFC 3339).
 fn now() -> String {
     OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
-}
-
-/// Whether a connection ended as connections do, so that a person wants no word of it.
-fn is_ordinary(end: &End) -> bool {
-    matches!(
-        end,
-        End::LocalClosed
-            | End::LocalBroken(_)
-            | End::Closed { code: 1000 | 1005, .. }
-            | End::Eof
-            | End::Stopped
-    )
 }
 
 /// A bug of ours is said in words too, with the place that a report needs. The connection that met it ends; its token

@@ -185,6 +185,7 @@ pub async fn serve_one<L: Local>(
             relay.stop();
             // A local side that takes nothing any more has given up its right to an account.
             timeout_at(deadline, carried).await.unwrap_or_else(|_| Account {
+                peer: peer.to_owned(),
                 outcome: Ok(End::Stopped),
                 sent: 0,
                 received: 0,

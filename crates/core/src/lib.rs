@@ -23,6 +23,6 @@ pub use fault::Fault;
 pub use plan::{Entry, Plan, Refusal};
 pub use provider::{AccessToken, AuthError, Freshness, Provider, TokenRequest};
 pub use resource_id::ResourceId;
-pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, verdict};
+pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, is_closed_port, verdict};
 pub use secret::Secret;
 pub use target::{Target, TargetKind};

@@ -15,6 +15,7 @@ mod http;
 mod options;
 mod origin;
 mod proxy;
+mod sys;
 mod tls;
 mod upgrade;
 mod wire;
@@ -33,7 +34,7 @@ pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
 pub use crate::upgrade::Upgrade;
-pub use crate::wire::Wire;
+pub use crate::wire::{Standing, Wire};
 
 use crate::deadline::Deadline;
 use crate::dial::Dialer;

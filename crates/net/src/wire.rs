@@ -5,12 +5,15 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::Buffer;
+
+use crate::sys;
 
 /// A connection to an origin, plain or TLS, through a proxy or not.
 ///
@@ -31,6 +34,13 @@ impl Wire {
     #[must_use]
     pub fn cut_short(&self) -> bool {
         self.cut_short
+    }
+
+    /// What TCP knows of the other end, or of the proxy that stands before it. None where the system
+    /// does not say. One short system call or three: not for every byte.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.layer.standing()
     }
 
     pub(crate) fn new(layer: Layer) -> Wire {
@@ -103,10 +113,31 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// How a connection stands, as TCP sees it (tcp(7), `TCP_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes of ours that the other end has not acknowledged, whether they have left or not.
+    pub waiting: u32,
+    /// How often in a row something was sent again, or a closed window was probed, without an
+    /// answer. An end that lives and does not read answers.
+    pub unanswered: u32,
+    /// How long ago the other end last acknowledged anything.
+    pub quiet: Duration,
+}
+
 /// TCP, or TLS over another layer: twice when the proxy itself is reached over TLS.
 pub(crate) enum Layer {
     Tcp(TcpStream),
     Tls(Box<TlsStream<ReadAhead>>),
+}
+
+impl Layer {
+    fn standing(&self) -> Option<Standing> {
+        match self {
+            Layer::Tcp(tcp) => sys::standing(tcp),
+            Layer::Tls(tls) => tls.get_ref().0.below.standing(),
+        }
+    }
 }
 
 impl AsyncRead for Layer {

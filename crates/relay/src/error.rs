@@ -60,7 +60,19 @@ pub enum Error {
     /// The answer to the upgrade was made for somebody else.
     #[error("the answer to the WebSocket upgrade has a wrong Sec-WebSocket-Accept")]
     Accept,
-    /// Every attempt was closed before the VM had said anything.
+    /// Closed without a word after the local side had finished and everything was sent.
+    #[error(
+        "port {port} of '{target}' was closed before anything came back, after all {sent} bytes had been sent"
+    )]
+    NoAnswer {
+        /// The target's name.
+        target: String,
+        /// The target's port.
+        port: u16,
+        /// How much.
+        sent: u64,
+    },
+    /// The VM closed every attempt before it had said anything.
     #[error("port {port} of '{target}' was closed before anything came back ({})", counted(*attempts))]
     PortClosed {
         /// The target's name.
@@ -123,6 +135,10 @@ impl Error {
                 "most likely nothing listens on port {port} of the VM, the VM is off, or a firewall or network security \
                  group blocks the port from the Bastion subnet"
             )),
+            Error::NoAnswer { port, .. } => Some(format!(
+                "the VM may have taken it all and have nothing to answer, so it was not sent again; or nothing listens \
+                 on port {port}, the VM is off, or a firewall or network security group blocks the port"
+            )),
             Error::Sick { .. } => Some("the service seems to be in trouble: try again in a few minutes".into()),
             Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
             Error::Stopped => None,
@@ -143,7 +159,7 @@ impl Error {
             | Error::Upgrade { .. }
             | Error::Accept
             | Error::Sick { .. } => Fault::Service,
-            Error::PortClosed { .. } => Fault::Vm,
+            Error::PortClosed { .. } | Error::NoAnswer { .. } => Fault::Vm,
             Error::TimedOut { .. } => Fault::Timeout,
             Error::Stopped => Fault::Ours,
         }

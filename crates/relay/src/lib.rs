@@ -19,6 +19,7 @@ mod pump;
 mod relay;
 mod session;
 mod sys;
+mod vigil;
 
 use std::sync::Arc;
 

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
+use bastide_core::{
+    Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, is_closed_port, verdict,
+};
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -17,6 +18,7 @@ use crate::local::Local;
 use crate::mint::{Failure, Gate, Opened};
 use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
+use crate::vigil::Vigil;
 use crate::{Account, Error, Event, Ledger, Observer};
 
 /// How connections are opened and kept.
@@ -78,8 +80,7 @@ struct Shared {
     setups: Semaphore,
     /// Leases minted ahead; the first connections take them.
     spares: Mutex<Vec<Spare>>,
-    /// Whether pings have not yet been seen to end connections to this host.
-    pings: AtomicBool,
+    vigil: Arc<Vigil>,
 }
 
 /// A lease that no connection uses yet.
@@ -119,7 +120,11 @@ impl Relay {
         let reaper = Reaper::new(network.clone(), Arc::clone(&observer), ledger, runtime);
         let stop = CancellationToken::new();
         reaper.work_off(stop.clone());
-        let pings = AtomicBool::new(options.keepalive == Keepalive::Ping);
+        let vigil = Arc::new(Vigil::new(match options.keepalive {
+            Keepalive::Ping => Ping::WhenIdle,
+            Keepalive::Tcp => Ping::Never,
+        }));
+        reaper.adopt(Vigil::keep(Arc::downgrade(&vigil), stop.clone()));
         Ok(Self {
             shared: Arc::new(Shared {
                 gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
@@ -128,7 +133,7 @@ impl Relay {
                 stop,
                 setups: Semaphore::new(SETUPS_AT_ONCE),
                 spares: Mutex::new(Vec::new()),
-                pings,
+                vigil,
             }),
         })
     }
@@ -194,11 +199,11 @@ impl Relay {
     ) -> Account {
         let shared = &self.shared;
         let started = Instant::now();
-        (shared.observer)(Event::Opened { id, peer });
+        (shared.observer)(Event::Opened { id, peer: peer.clone() });
         let mut course =
             Course { id, deadline: started + shared.options.connect_timeout, sent: 0, received: 0 };
         let outcome = Box::pin(shared.attempts(&mut course, &mut local, active)).await;
-        Account { outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
+        Account { peer, outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
     }
 
     /// Tells everybody who listens how a connection ended. Apart from [`Relay::carry`], so that the caller can
@@ -248,6 +253,7 @@ impl Shared {
     ) -> Result<End, Error> {
         let mut replay = Replay::default();
         let mut number = 0;
+        let mut clean_ends = 0;
         loop {
             number += 1;
             let opened = tokio::select! {
@@ -266,9 +272,12 @@ impl Shared {
                 }
                 Err(failure) => (failure.end, Heard::Nothing, Some(failure.error)),
             };
+            clean_ends = if end.is_clean() { clean_ends + 1 } else { 0 };
             let attempt = Attempt { number, end: &end, heard };
             match verdict(&self.options.retry, attempt, rand::random()) {
-                Verdict::Again(pause) if Instant::now() + pause < course.deadline => {
+                Verdict::Again(pause)
+                    if Instant::now() + pause < course.deadline && !is_closed_port(clean_ends) =>
+                {
                     let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
                     self.tell_retry(course.id, number, &reason, pause);
                     tokio::select! {
@@ -278,7 +287,7 @@ impl Shared {
                 }
                 _ => {
                     close_local(local, &end).await;
-                    return error.map_or_else(|| self.sum_up(end, heard, number), Err);
+                    return error.map_or_else(|| self.sum_up(course, end, heard, number), Err);
                 }
             }
         }
@@ -317,36 +326,41 @@ impl Shared {
         active: &(dyn Fn() + Send + Sync),
     ) -> (End, Session) {
         let Opened { lease, mut wire, early } = opened;
-        let pings = self.pings.load(Ordering::Relaxed);
+        let mut news = self.vigil.news();
+        let ping = news.borrow_and_update().ping;
         let options = SessionOptions {
             max_frame: self.options.max_frame,
             first_byte: self.options.first_byte,
-            ping: if pings { Ping::WhenIdle } else { Ping::Never },
+            ping,
             linger: self.options.linger,
         };
         let mut session = Session::new(options, rand::random(), replay, Instant::now().into_std());
         session.from_early(&early, Instant::now().into_std());
-        let end = pump(&mut session, local, &mut wire, &self.stop, active).await;
+        let end = pump(&mut session, local, &mut wire, &self.stop, &mut news, active).await;
         close_wire(&mut wire).await;
         drop(lease);
         course.sent = session.sent();
         course.received = session.received();
-        if session.was_ended_by_ping() && self.pings.swap(false, Ordering::Relaxed) {
-            tracing::warn!("a connection ended right after a ping: no more pings to this host");
+        if session.was_ended_by_ping() {
+            self.vigil.forbid_pings();
         }
         (end, session)
     }
 
     /// What the end of the last attempt means for the user.
-    fn sum_up(&self, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
-        let target = || self.gate.plan.target_name().to_owned();
+    fn sum_up(&self, course: &Course, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
+        let (target, port) = (self.gate.plan.target_name().to_owned(), self.gate.plan.port());
+        let lasted = Instant::now() >= course.deadline
+            && matches!(end, End::Closed { .. } | End::Eof | End::Broken(_) | End::Dead);
         match end {
-            _ if heard == Heard::Something => Ok(end),
             End::LocalClosed | End::LocalBroken(_) | End::Stopped => Ok(end),
-            End::Closed { .. } | End::Eof => {
-                Err(Error::PortClosed { target: target(), port: self.gate.plan.port(), attempts })
+            // It was open, only nobody has said anything over it.
+            _ if heard == Heard::Something || lasted => Ok(end),
+            end if end.is_clean() && heard == Heard::NoAnswer => {
+                Err(Error::NoAnswer { target, port, sent: course.sent })
             }
-            end => Err(Error::Sick { target: target(), attempts, end }),
+            end if end.is_clean() => Err(Error::PortClosed { target, port, attempts }),
+            end => Err(Error::Sick { target, attempts, end }),
         }
     }
 

@@ -19,5 +19,6 @@ mod seed_page;
 mod seed_tunnel;
 mod shared;
 mod signals;
+mod silence;
 mod site;
 mod terminal;

@@ -161,7 +161,7 @@ impl Model {
     fn tick(&mut self) {
         // A ping, the FIN's time and the first byte's may all be due.
         for _ in 0..3 {
-            self.session.tick(self.now);
+            self.session.tick(self.now, || None);
             if self.session.end().is_some() || self.session.deadline().is_none_or(|at| at > self.now) {
                 return;
             }
@@ -181,7 +181,7 @@ impl Model {
             let behind = self.frames.iter().skip_while(|(opcode, _)| *opcode != 8);
             assert!(behind.clone().all(|(opcode, _)| *opcode >= 8), "no data behind it");
         }
-        if self.session.heard() == Heard::Nothing {
+        if self.session.heard() != Heard::Something {
             assert!(self.session.replay.bytes == self.said, "everything can be sent again");
         }
         assert!(self.session.inbox.memory() <= 3 * 1024 * 1024, "{}", self.session.inbox.memory());
@@ -227,9 +227,9 @@ impl Model {
             Last::Stop => self.session.stop(self.now),
         }
         self.settle();
-        // Whoever does not answer is left after a bounded number of deadlines; looks at a half-closed local side
-        // are most of them.
-        for _ in 0..16 {
+        // Whoever does not answer is left after a bounded number of deadlines: looks at a half-closed local side, and
+        // at a ping behind much data.
+        for _ in 0..64 {
             if self.session.end().is_some() {
                 return;
             }

@@ -13,6 +13,8 @@ pub(super) struct Bench {
     /// Wire bytes that do not make a whole frame yet.
     pub(super) partial: Vec<u8>,
     pub(super) local: Vec<u8>,
+    /// What TCP says when asked.
+    pub(super) tcp: Option<Standing>,
 }
 
 pub(super) const OPTIONS: SessionOptions = SessionOptions {
@@ -34,7 +36,7 @@ impl Bench {
     pub(super) fn again(options: SessionOptions, replay: Replay) -> Self {
         let start = crate::any_instant();
         let session = Session::new(options, [3; 32], replay, start);
-        Self { session, start, frames: Vec::new(), partial: Vec::new(), local: Vec::new() }
+        Self { session, start, frames: Vec::new(), partial: Vec::new(), local: Vec::new(), tcp: None }
     }
 
     /// So many seconds after the start.
@@ -101,7 +103,7 @@ impl Bench {
 
     pub(super) fn tick(&mut self, seconds: f64) {
         let now = self.at(seconds);
-        self.session.tick(now);
+        self.session.tick(now, || self.tcp);
         if self.session.end().is_none() {
             assert!(self.session.deadline().is_none_or(|deadline| deadline > now), "a busy loop");
         }

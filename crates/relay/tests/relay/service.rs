@@ -77,6 +77,8 @@ pub(crate) enum Vm {
     Echo,
     /// Reads so many bytes of frames, then closes the connection without a word.
     HangUp(usize),
+    /// Reads so many bytes of frames, writes these bytes, then closes the connection.
+    LastWords(usize, &'static [u8]),
     /// Closes the connection at once.
     Gone,
 }
@@ -212,6 +214,14 @@ async fn run(vm: Vm, mut stream: BufReader<TlsStream<TcpStream>>) {
     match vm {
         Vm::Gone => {}
         Vm::HangUp(count) => drop(stream.read_exact(&mut vec![0; count]).await),
+        Vm::LastWords(count, words) => {
+            let words = async {
+                stream.read_exact(&mut vec![0; count]).await?;
+                stream.write_all(words).await?;
+                stream.flush().await
+            };
+            drop(words.await);
+        }
         Vm::Echo => {
             let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             while let Some(Ok(message)) = socket.next().await {
