@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bastide::{Client, Endpoint, Forward, PeerPolicy, Stopped, Tunnel, TunnelOptions};
+use bastide::{Client, Endpoint, Forward, PeerPolicy, RelayOptions, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
@@ -77,7 +77,8 @@ async fn open(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&arguments.behaviour);
+        let prefetch = usize::from(arguments.prefetch);
+        let options = RelayOptions { prefetch, ..setup::relay_options(&arguments.behaviour) };
         let relay = client.relay(&host, plan, options, reporter.observer())?;
         let forward = Forward::open(endpoint, relay.clone()).await?;
         reporter.event("listening", json!({"address": forward.endpoint().to_string()}));

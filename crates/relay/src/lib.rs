@@ -15,6 +15,7 @@ mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod stock;
 
 use std::sync::Arc;
 
