@@ -11,6 +11,7 @@ mod identity;
 mod openssh;
 mod proxies;
 mod proxy_command;
+mod ready;
 mod refusals;
 mod secrets;
 mod seed_page;

@@ -219,12 +219,7 @@ impl Service {
     }
 }
 
-async fn serve(
-    mut stream: BufReader<TlsStream<TcpStream>>,
-    connection: usize,
-    script: &Script,
-    seen: &Seen,
-) {
+async fn serve(mut stream: BufReader<TlsStream<TcpStream>>, connection: usize, script: &Script, seen: &Seen) {
     loop {
         let ask = tokio::select! {
             ask = read(&mut stream, connection, seen) => ask,
@@ -292,11 +287,7 @@ async fn run(vm: Vm, mut stream: BufReader<TlsStream<TcpStream>>) {
     }
 }
 
-async fn read(
-    stream: &mut BufReader<TlsStream<TcpStream>>,
-    connection: usize,
-    seen: &Seen,
-) -> Option<Ask> {
+async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, connection: usize, seen: &Seen) -> Option<Ask> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|count| *count > 0)?;
     let mut headers = Vec::new();
