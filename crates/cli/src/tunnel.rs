@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bastide::{Client, Endpoint, Forward, PeerPolicy, Relay, Stopped, Tunnel, TunnelOptions};
+use bastide::{Client, Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
@@ -96,7 +96,8 @@ async fn open(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&arguments.behaviour);
+        let prefetch = usize::from(arguments.prefetch);
+        let options = RelayOptions { prefetch, ..setup::relay_options(&arguments.behaviour) };
         let relay = client.relay(&host, plan, options, reporter.observer())?;
         relays.push(relay.clone());
         let forward = Forward::open(endpoint, relay.clone()).await?;

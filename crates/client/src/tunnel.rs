@@ -125,6 +125,7 @@ impl Tunnel {
         let accepting = CancellationToken::new();
         let mut acceptors = JoinSet::new();
         for forward in forwards {
+            forward.relay.expect_more();
             acceptors.spawn(accept_loop(Acceptor {
                 forward,
                 peers: options.peers,

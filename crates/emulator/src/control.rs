@@ -38,6 +38,10 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
             azure.misbehave(Vec::new());
             standing(azure)
         }
+        (&Method::POST, ["hang-up"]) => {
+            azure.hang_up.notify_waiters();
+            json!({})
+        }
         (&Method::POST, ["reset"]) => {
             azure.recorder.reset();
             json!({})
@@ -47,6 +51,7 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
                 "GET /_emulator/transcript",
                 "GET /_emulator/violations",
                 "GET /_emulator/sessions",
+                "POST /_emulator/hang-up",
                 "POST /_emulator/reset",
                 "GET /_emulator/faults",
                 "POST /_emulator/faults",

@@ -178,6 +178,12 @@ impl Emulator {
         self.azure.faults.standing()
     }
 
+    /// Closes every connection on which no request is under way, and every other one behind its answer; tunnels
+    /// stay. [`Transcript::closed`] tells when it is done.
+    pub fn hang_up(&self) {
+        self.azure.hang_up.notify_waiters();
+    }
+
     /// Forgets the transcript, but for sessions that are open or not released.
     pub fn reset(&self) {
         self.azure.recorder.reset();
@@ -289,6 +295,7 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
         faults: faults::Faults::default(),
         inventory,
         services,
+        hang_up: tokio::sync::Notify::new(),
         stop,
     };
     let mut env = environment(&azure, &state);

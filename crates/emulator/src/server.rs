@@ -98,6 +98,7 @@ async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream,
     if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, number, &reset).await {
         open_tunnel(&azure, upgraded, opening, fate).await;
     }
+    azure.recorder.write(|transcript| transcript.closed += 1);
 }
 
 /// HTTP until the connection ends or turns into something else.
@@ -127,9 +128,15 @@ async fn speak_http(
         .with_upgrades();
     let mut http = std::pin::pin!(http);
     // How it ended is the client's business: a reset is as good as a close.
+    let asked_to_end = async {
+        tokio::select! {
+            () = azure.stop.cancelled() => {}
+            () = azure.hang_up.notified() => {}
+        }
+    };
     tokio::select! {
         _ = http.as_mut() => {}
-        () = azure.stop.cancelled() => {
+        () = asked_to_end => {
             http.as_mut().graceful_shutdown();
             let _ = http.await;
         }

@@ -18,6 +18,7 @@ mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod stock;
 mod sys;
 mod vigil;
 

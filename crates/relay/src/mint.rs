@@ -16,6 +16,13 @@ use crate::error::is_catch_all;
 use crate::lease::{Lease, Reaper, Release};
 use crate::{Debt, Error, USER_AGENT};
 
+/// Whether something was made for a connection, or before it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Kept,
+}
+
 /// Opens WebSockets by one plan.
 #[derive(Clone)]
 pub(crate) struct Gate {
@@ -41,34 +48,60 @@ pub(crate) struct Failure {
     pub(crate) end: End,
 }
 
+impl Failure {
+    /// Whether an upgrade failed because what it used had gone stale: a spare connection that brings no answer, or
+    /// a lease that the service does not know any more.
+    fn is_of_age(&self, lease: Age, wire: Age) -> bool {
+        match self.end {
+            End::Unreachable => wire == Age::Kept,
+            End::UpgradeRefused { status: 400..=499 } => lease == Age::Kept,
+            _ => false,
+        }
+    }
+}
+
 impl Gate {
-    /// Opens a WebSocket, with `spare` as its lease when there is one.
+    /// Opens a WebSocket, with `ahead` as its lease when there is one. What was kept ready, that lease or a spare
+    /// connection, may have gone stale; then everything is made anew, at once and without a word.
     ///
     /// Cancel safe: a token that is being minted is released when it comes.
-    pub(crate) async fn open(&self, spare: Option<Lease>) -> Result<Opened, Failure> {
-        let (lease, wire) = match spare {
+    pub(crate) async fn open(&self, ahead: Option<Lease>) -> Result<Opened, Failure> {
+        let lease_age = if ahead.is_some() { Age::Kept } else { Age::New };
+        let (lease, (wire, wire_age)) = match ahead {
             Some(lease) => {
-                let wire = self.dial(&lease.host).await?;
-                (lease, wire)
+                let way = self.way(&lease.host).await?;
+                (lease, way)
             }
             None => {
-                let mut token = self.access_token(Freshness::Cached).await?;
-                let host = self.host(&mut token).await?;
-                // The mint needs a round trip and so does the way to the upgrade: side by side.
-                tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?
+                let (token, host) = self.entrance().await?;
+                // The mint needs a round trip and so may the way to the upgrade: side by side.
+                tokio::try_join!(self.mint(token, host.clone()), self.way(&host))?
             }
         };
-        let (wire, early) = self.upgrade(&lease, wire).await?;
-        Ok(Opened { lease, wire, early })
+        match self.upgrade(lease, wire).await {
+            Err(failure) if failure.is_of_age(lease_age, wire_age) => {
+                tracing::debug!(error = %failure.error, "what was kept ready had gone stale");
+                let (token, host) = self.entrance().await?;
+                let (lease, wire) = tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?;
+                self.upgrade(lease, wire).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Mints a lease for a connection to come.
     ///
     /// Cancel safe, as [`Gate::open`].
     pub(crate) async fn prepare(&self) -> Result<Lease, Failure> {
+        let (token, host) = self.entrance().await?;
+        self.mint(token, host).await
+    }
+
+    /// An access token, and the host that mints for it.
+    async fn entrance(&self) -> Result<(Secret, Origin), Failure> {
         let mut token = self.access_token(Freshness::Cached).await?;
         let host = self.host(&mut token).await?;
-        self.mint(token, host).await
+        Ok((token, host))
     }
 
     async fn access_token(&self, freshness: Freshness) -> Result<Secret, Failure> {
@@ -174,12 +207,20 @@ impl Gate {
         self.network.send(request).await.map_err(|source| self.unreachable(host, source))
     }
 
+    /// A connection for an upgrade: a spare one, or a new one.
+    async fn way(&self, host: &Origin) -> Result<(Wire, Age), Failure> {
+        match self.network.take_spare(host) {
+            Some(wire) => Ok((wire, Age::Kept)),
+            None => Ok((self.dial(host).await?, Age::New)),
+        }
+    }
+
     async fn dial(&self, host: &Origin) -> Result<Wire, Failure> {
         self.network.dial(host).await.map_err(|source| self.unreachable(host, source))
     }
 
     /// protocol.md §3 step 2: no subprotocol, no extension, no `Authorization`.
-    async fn upgrade(&self, lease: &Lease, wire: Wire) -> Result<(Wire, Bytes), Failure> {
+    async fn upgrade(&self, lease: Lease, wire: Wire) -> Result<Opened, Failure> {
         let path = self.plan.upgrade_path(&lease.grant);
         let key = generate_key();
         let request = Request::builder()
@@ -204,7 +245,7 @@ impl Gate {
                 {
                     return Err(Failure { error: Error::Accept, end: End::UpgradeRefused { status: 101 } });
                 }
-                Ok((wire, early))
+                Ok(Opened { lease, wire, early })
             }
             Upgrade::Refused(answer) => {
                 let status = answer.status().as_u16();

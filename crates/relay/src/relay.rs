@@ -2,7 +2,7 @@
 //! of a connection"). It leaves out listening.
 
 use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bastide_core::{
@@ -13,11 +13,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::lease::{Lease, Reaper};
+use crate::lease::Reaper;
 use crate::local::Local;
 use crate::mint::{Failure, Gate, Opened};
 use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
+use crate::stock::Stock;
 use crate::vigil::Vigil;
 use crate::{Account, Error, Event, Ledger, Observer};
 
@@ -40,6 +41,11 @@ pub struct Options {
     pub linger: Duration,
     /// Where minted tokens stand written until they are given back. Default: nowhere.
     pub ledger: Option<Arc<dyn Ledger>>,
+    /// Leases kept minted ahead, at most 20, so that a connection is open after one round trip: from
+    /// [`Relay::prepare`] or the first connection on, until none has come for 30 s; then they are released, and the
+    /// next connection has them minted again. Each is a session that counts against the Bastion host's limit
+    /// (protocol.md §4). Default 0.
+    pub prefetch: usize,
 }
 
 impl Default for Options {
@@ -52,6 +58,7 @@ impl Default for Options {
             first_byte: None,
             linger: Duration::from_secs(10),
             ledger: None,
+            prefetch: 0,
         }
     }
 }
@@ -78,16 +85,10 @@ struct Shared {
     observer: Observer,
     stop: CancellationToken,
     setups: Semaphore,
-    /// Leases minted ahead; the first connections take them.
-    spares: Mutex<Vec<Spare>>,
+    stock: Arc<Stock>,
+    /// Whether another connection is expected behind each.
+    expects_more: AtomicBool,
     vigil: Arc<Vigil>,
-}
-
-/// A lease that no connection uses yet.
-struct Spare {
-    lease: Lease,
-    /// When it is given back.
-    until: Instant,
 }
 
 /// Connections being opened at once: each costs a TLS handshake here and a session at the service, whose limit
@@ -97,6 +98,9 @@ const SETUPS_AT_ONCE: usize = 64;
 /// How often a connection that is being opened looks whether it is still wanted: well below the second that a
 /// person takes to press Ctrl-C again, and at 3 µs a look (libraries.md) next to nothing.
 const LOOK_WHILE_OPENING: Duration = Duration::from_millis(250);
+/// TLS connections kept open for upgrades to come where no lease is minted ahead: the next connection rarely waits
+/// for company, and a second one would only be a second one to go stale.
+const SPARE_CONNECTIONS: usize = 1;
 
 impl Relay {
     /// A relay that opens connections by `plan`. Opens nothing yet, but begins to give back what the ledger has
@@ -125,21 +129,24 @@ impl Relay {
             Keepalive::Tcp => Ping::Never,
         }));
         reaper.adopt(Vigil::keep(Arc::downgrade(&vigil), stop.clone()));
+        let gate = Gate { network, provider, token, plan: Arc::new(plan), front, reaper };
         Ok(Self {
             shared: Arc::new(Shared {
-                gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
+                stock: Stock::new(gate.clone(), options.prefetch, stop.clone()),
+                gate,
                 options,
                 observer,
                 stop,
                 setups: Semaphore::new(SETUPS_AT_ONCE),
-                spares: Mutex::new(Vec::new()),
+                expects_more: AtomicBool::new(false),
                 vigil,
             }),
         })
     }
 
     /// Mints a lease ahead, which the next connection takes: the proof that sign-in, rights and service work.
-    /// One that no connection has taken after `keep` is released.
+    /// One that no connection has taken after `keep` is released. That connection also finds a TLS connection open
+    /// for its upgrade.
     ///
     /// Cancel safe: a token that is being minted is released when it comes.
     ///
@@ -173,16 +180,16 @@ impl Relay {
                 _ => return Err(failure.error),
             }
         };
-        let until = Instant::now() + keep;
-        shared.lock_spares().push(Spare { lease, until });
-        let later = Arc::clone(shared);
-        shared.gate.reaper.adopt(async move {
-            tokio::select! {
-                () = later.stop.cancelled() => later.lock_spares().clear(),
-                () = sleep_until(until) => later.lock_spares().retain(|spare| spare.until > until),
-            }
-        });
+        shared.open_ahead(&lease.host);
+        shared.stock.put(lease, keep);
+        shared.stock.fill();
         Ok(())
+    }
+
+    /// Says that this relay serves a listener: from now on, behind each connection a TLS connection is opened for
+    /// the upgrade of the next one, and closed if there is none within 90 s.
+    pub fn expect_more(&self) {
+        self.shared.expects_more.store(true, Ordering::Relaxed);
     }
 
     /// Carries one connection to its end: authorise, mint beside dial, upgrade, relay, judge, release. `active` is
@@ -215,7 +222,7 @@ impl Relay {
     /// Ends every connection: each sends what it has, closes its WebSocket and releases its token.
     pub fn stop(&self) {
         self.shared.stop.cancel();
-        self.shared.lock_spares().clear();
+        self.shared.stock.clear();
     }
 
     /// Stops, and waits until every token is given back, at most for `grace`; how many were not. Connections
@@ -259,7 +266,7 @@ impl Shared {
             let opened = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
-                opened = self.open(course, &replay, local) => opened,
+                opened = self.open(course, number, &replay, local) => opened,
                 () = sleep_until(course.deadline) => return Err(self.timed_out()),
             };
             let Some(opened) = opened else { return Ok(End::LocalClosed) };
@@ -293,27 +300,41 @@ impl Shared {
         }
     }
 
-    /// A WebSocket with a lease, in turn; none when the local program has gone meanwhile and left nothing to
-    /// carry. What was being minted for it is then released.
+    /// A WebSocket with a lease, in turn; from the second attempt on with a new one, for a new mint may land on
+    /// another node (protocol.md §3). None when the local program has gone meanwhile and left nothing to carry: what
+    /// was being minted for it is then released.
     async fn open<L: Local>(
         &self,
         course: &Course,
+        number: u32,
         replay: &Replay,
         local: &mut L,
     ) -> Option<Result<Opened, Failure>> {
         // The semaphore is never closed.
         let _turn = self.setups.acquire().await;
         let opening = async {
-            let spare = self.lock_spares().pop();
-            let mut opened = self.gate.open(spare.map(|spare| spare.lease)).await?;
+            let ahead = if number == 1 { self.stock.take() } else { None };
+            let mut opened = self.gate.open(ahead).await?;
             opened.lease.connection = course.id;
             Ok(opened)
         };
-        tokio::select! {
+        let opened = tokio::select! {
             biased;
-            () = until_vacant(local, replay) => None,
-            opened = opening => Some(opened),
+            () = until_vacant(local, replay) => return None,
+            opened = opening => opened,
+        };
+        if let Ok(opened) = &opened {
+            if self.expects_more.load(Ordering::Relaxed) {
+                self.open_ahead(&opened.lease.host);
+            }
+            self.stock.fill();
         }
+        Some(opened)
+    }
+
+    /// Has a TLS connection opened for the next upgrade, and one for each lease that is minted ahead.
+    fn open_ahead(&self, host: &Origin) {
+        self.gate.network.dial_ahead(host, self.stock.wanted().max(SPARE_CONNECTIONS));
     }
 
     /// Moves bytes over one WebSocket until it ends, and gives its token back.
@@ -373,10 +394,5 @@ impl Shared {
 
     fn tell_retry(&self, id: u64, attempt: u32, reason: &str, pause: Duration) {
         (self.observer)(Event::Retry { id, attempt, reason: reason.to_owned(), pause });
-    }
-
-    fn lock_spares(&self) -> std::sync::MutexGuard<'_, Vec<Spare>> {
-        // Nothing that holds the lock can panic; if it did, the leases would still be whole.
-        self.spares.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

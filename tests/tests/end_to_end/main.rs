@@ -13,6 +13,7 @@ mod ledger;
 mod openssh;
 mod proxies;
 mod proxy_command;
+mod ready;
 mod refusals;
 mod secrets;
 mod seed_page;
