@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
-use crate::setup;
+use crate::setup::{self, FirstWord};
 use crate::signals::Signals;
 
 /// A lease minted to prove that the tunnel works waits so long for the first connection (cli.md, "Output").
@@ -77,7 +77,7 @@ async fn open(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&arguments.behaviour);
+        let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
         let relay = client.relay(&host, plan, options, reporter.observer())?;
         let forward = Forward::open(endpoint, relay.clone()).await?;
         reporter.event("listening", json!({"address": forward.endpoint().to_string()}));

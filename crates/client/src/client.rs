@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
 use bastide_auth::{Credential, Environment, Setup};
-use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
 use bastide_net::Network;
-use bastide_relay::{Observer, Relay};
+use bastide_relay::{Observer, Relay, Witness};
 
+use crate::power::Power;
 use crate::{Error, NetworkOptions, RelayOptions};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
@@ -111,7 +112,7 @@ impl Host {
 pub struct Client {
     network: Network,
     provider: Arc<dyn Provider>,
-    arm: Arm,
+    arm: Arc<Arm>,
     subscription: Option<String>,
     environment: Environment,
 }
@@ -136,7 +137,7 @@ impl Client {
             environment.get("AZURE_AUTHORITY_HOST").map_or(cloud.authority.clone(), str::to_owned);
         let setup = Setup { network: network.clone(), authority, environment, tenant, client_id };
         let provider = credential.open(&setup)?;
-        let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
+        let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         Ok(Self { network, provider, arm, subscription, environment: setup.environment })
     }
 
@@ -177,7 +178,10 @@ impl Client {
         observer: Observer,
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
-        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
+        let power =
+            |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
+        let witness = plan.machine().map(power);
+        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod local_socket;
 mod peer;
+mod power;
 mod sys;
 mod tunnel;
 

@@ -14,6 +14,7 @@ mod http;
 mod options;
 mod origin;
 mod proxy;
+mod retry_after;
 mod tls;
 mod upgrade;
 mod wire;
@@ -30,6 +31,7 @@ pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
+pub use crate::retry_after::retry_after;
 pub use crate::upgrade::Upgrade;
 pub use crate::wire::Wire;
 

@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bastide_core::{Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
+use async_trait::async_trait;
+use bastide_core::{
+    Attempt, End, Heard, Plan, Provider, ResourceId, RetryPolicy, TokenRequest, Verdict, verdict,
+};
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::{Lease, Reaper};
@@ -31,7 +34,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,
-    /// How long the VM may say nothing at all, where its protocol has the server speak first. Default none.
+    /// How long the VM may say nothing at all, where its protocol has the server speak first; then another attempt
+    /// is made, as long as `connect_timeout` is not over. Default none.
     pub first_byte: Option<Duration>,
     /// How long the VM may be silent after the local side's FIN before the connection is closed: WebSocket has
     /// no half-close, so this is the time that an answer has. Default 10 s.
@@ -61,6 +65,23 @@ pub enum Keepalive {
     Tcp,
 }
 
+/// Knows more about the target than the data plane says.
+#[async_trait]
+pub trait Witness: Send + Sync {
+    /// What keeps the VM from answering, when it does not run; none when it does, or when nobody knows. Asked once a
+    /// connection that could not be opened, and has to answer within seconds. Must be cancel safe.
+    async fn vm_state(&self) -> Option<VmState>;
+}
+
+/// A VM that does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmState {
+    /// Its resource id.
+    pub id: ResourceId,
+    /// Azure's word for its state, such as `deallocated`.
+    pub state: String,
+}
+
 /// Carries connections to one port of one target. A cheap handle: clones share everything.
 #[derive(Clone)]
 pub struct Relay {
@@ -71,6 +92,7 @@ struct Shared {
     gate: Gate,
     options: Options,
     observer: Observer,
+    witness: Option<Arc<dyn Witness>>,
     stop: CancellationToken,
     setups: Semaphore,
     /// Leases minted ahead; the first connections take them.
@@ -90,8 +112,11 @@ struct Spare {
 /// is about 40 an instance (protocol.md §4).
 const SETUPS_AT_ONCE: usize = 64;
 
+/// How long a witness is heard: a question to ARM takes well below a second, and the user waits.
+const WITNESS_WITHIN: Duration = Duration::from_secs(5);
+
 impl Relay {
-    /// A relay that opens connections by `plan`. Opens nothing yet. Must be called within a tokio runtime, which
+    /// A relay that opens connections by `plan`; `witness` is heard when none can be opened. Opens nothing yet. Must be called within a tokio runtime, which
     /// then runs its mints and releases.
     ///
     /// # Errors
@@ -103,6 +128,7 @@ impl Relay {
         plan: Plan,
         options: Options,
         observer: Observer,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Result<Self, Error> {
         let front = Origin::https(plan.dns_name()).map_err(|error| Error::Pod {
             reason: format!("'{}' is no host name: {error}", plan.dns_name()),
@@ -114,6 +140,7 @@ impl Relay {
                 gate: Gate { network, provider, token, plan: Arc::new(plan), front, reaper },
                 options,
                 observer,
+                witness,
                 stop: CancellationToken::new(),
                 setups: Semaphore::new(SETUPS_AT_ONCE),
                 spares: Mutex::new(Vec::new()),
@@ -138,12 +165,12 @@ impl Relay {
             let prepared = tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Err(Error::Stopped),
-                prepared = timeout_at(deadline, shared.gate.prepare()) => prepared,
+                prepared = shared.gate.prepare() => prepared,
+                () = sleep_until(deadline) => return Err(shared.timed_out()),
             };
             let failure = match prepared {
-                Ok(Ok(lease)) => break lease,
-                Ok(Err(failure)) => failure,
-                Err(_) => return Err(shared.timed_out()),
+                Ok(lease) => break lease,
+                Err(failure) => failure,
             };
             let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
             match verdict(&shared.options.retry, attempt, rand::random()) {
@@ -154,7 +181,7 @@ impl Relay {
                         () = shared.stop.cancelled() => return Err(Error::Stopped),
                     }
                 }
-                _ => return Err(failure.error),
+                _ => return Err(shared.testified(failure.error).await),
             }
         };
         let until = Instant::now() + keep;
@@ -258,8 +285,13 @@ impl Shared {
                     }
                 }
                 _ => {
+                    let outcome = match error.map_or_else(|| self.sum_up(end.clone(), heard, number), Err) {
+                        Ok(end) => Ok(end),
+                        // Before the local program hears of the end, upon which it may end us.
+                        Err(error) => Err(self.testified(error).await),
+                    };
                     close_local(local, &end).await;
-                    return error.map_or_else(|| self.sum_up(end, heard, number), Err);
+                    return outcome;
                 }
             }
         }
@@ -288,7 +320,10 @@ impl Shared {
         let pings = self.pings.load(Ordering::Relaxed);
         let options = SessionOptions {
             max_frame: self.options.max_frame,
-            first_byte: self.options.first_byte,
+            first_byte: self
+                .options
+                .first_byte
+                .map(|limit| limit.min(course.deadline.saturating_duration_since(Instant::now()))),
             ping: if pings { Ping::WhenIdle } else { Ping::Never },
             linger: self.options.linger,
         };
@@ -315,6 +350,22 @@ impl Shared {
                 Err(Error::PortClosed { target: target(), port: self.gate.plan.port(), attempts })
             }
             end => Err(Error::Sick { target: target(), attempts, end }),
+        }
+    }
+
+    /// The error, or what the witness knows about its cause.
+    async fn testified(&self, error: Error) -> Error {
+        let Some(witness) = self.witness.as_ref().filter(|_| error.may_be_the_vm()) else { return error };
+        let state = tokio::select! {
+            state = witness.vm_state() => state,
+            () = sleep(WITNESS_WITHIN) => None,
+            () = self.stop.cancelled() => None,
+        };
+        match state {
+            Some(VmState { id, state }) => {
+                Error::VmOff { target: self.gate.plan.target_name().to_owned(), state, id: id.into() }
+            }
+            None => error,
         }
     }
 
