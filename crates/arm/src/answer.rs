@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bastide_core::service_message;
+use bastide_net::retry_after;
 use http::HeaderMap;
 use serde_json::Value;
 use url::Url;
@@ -68,7 +69,7 @@ impl Answer {
                 .find_map(text)
                 .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT && is_plain(id))
                 .map(str::to_owned),
-            retry_after: text("retry-after").and_then(|value| retry_after(value, now)),
+            retry_after: retry_after(headers, now),
             tenant: parameter(&["authorization_uri", "authorization"]).and_then(tenant_of),
             claims: parameter(&["claims"]).map(str::to_owned),
         }
@@ -140,16 +141,6 @@ fn missing_right(message: &str) -> Option<MissingRight> {
         scope: quoted("over scope '")?,
         object_id: quoted("with object id '"),
     })
-}
-
-/// `Retry-After` (RFC 9110 §10.2.3): seconds or a date; anything else says nothing.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// The parameters of a challenge (RFC 9110 §11.6.1), names in lower case. Schemes are skipped: ARM sends one

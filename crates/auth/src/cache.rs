@@ -205,6 +205,11 @@ pub(crate) fn copy(provider: &str, error: &Arc<AuthError>) -> AuthError {
                 None => Box::new(Cause(Arc::clone(error))),
             },
         },
+        AuthError::Sick { provider, message, retry_after } => AuthError::Sick {
+            provider: provider.clone(),
+            message: message.clone(),
+            retry_after: *retry_after,
+        },
         AuthError::TimedOut { provider, after } => {
             AuthError::TimedOut { provider: provider.clone(), after: *after }
         }

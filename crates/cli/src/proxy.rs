@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
+use crate::setup::FirstWord;
 use crate::signals::Signals;
 use crate::speaker::Stream;
 use crate::{setup, sys};
@@ -29,7 +30,8 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        Ok::<_, Failure>(client.relay(&host, plan, setup::relay_options(behaviour), reporter.observer())?)
+        let options = setup::relay_options(behaviour, FirstWord::on(arguments.resource_port));
+        Ok::<_, Failure>(client.relay(&host, plan, options, reporter.observer())?)
     };
     let relay = tokio::select! {
         relay = opening => relay?,

@@ -78,16 +78,43 @@ pub(crate) fn target(place: &Place) -> Result<Target, Failure> {
     }
 }
 
+/// Who says the first word over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstWord {
+    /// The VM: SSH (RFC 4253 §4.2).
+    Vm,
+    /// Nobody knows.
+    Either,
+}
+
+impl FirstWord {
+    /// On a port that is known for a protocol.
+    pub(crate) fn on(resource_port: u16) -> Self {
+        if resource_port == SSH_PORT { FirstWord::Vm } else { FirstWord::Either }
+    }
+}
+
+/// RFC 4253 §4.1.
+const SSH_PORT: u16 = 22;
+
 /// How connections behave.
-pub(crate) fn relay_options(behaviour: &Behaviour) -> RelayOptions {
+pub(crate) fn relay_options(behaviour: &Behaviour, first_word: FirstWord) -> RelayOptions {
+    let connect_timeout = Duration::from_secs(behaviour.connect_timeout);
     RelayOptions {
         max_frame: behaviour.max_frame,
         keepalive: match behaviour.keepalive {
             arguments::Keepalive::Ping => Keepalive::Ping,
             arguments::Keepalive::Tcp | arguments::Keepalive::Off => Keepalive::Tcp,
         },
-        connect_timeout: Duration::from_secs(behaviour.connect_timeout),
-        retry: RetryPolicy { retries: behaviour.retries, ..RetryPolicy::default() },
+        connect_timeout,
+        retry: RetryPolicy {
+            retries: behaviour.retries,
+            longest_asked: connect_timeout,
+            ..RetryPolicy::default()
+        },
+        // Half of it, so that a second try has as long: by default the 30 s that agentbaker gives the whole SSH
+        // handshake (peers.md F31).
+        first_byte: (first_word == FirstWord::Vm).then_some(connect_timeout / 2),
         ..RelayOptions::default()
     }
 }

@@ -16,6 +16,7 @@ use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Way};
 use crate::report::Reporter;
+use crate::setup::FirstWord;
 use crate::signals::Signals;
 use crate::speaker::Stream;
 use crate::{setup, sys};
@@ -45,7 +46,7 @@ async fn session(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&ssh.behaviour);
+        let options = setup::relay_options(&ssh.behaviour, FirstWord::Vm);
         let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
         Ok::<_, Failure>((plan, relay))
     };

@@ -10,8 +10,9 @@ use serde_json::json;
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
+use crate::setup::{self, FirstWord};
 use crate::signals::Signals;
-use crate::{setup, sys};
+use crate::sys;
 
 /// A lease minted to prove that the tunnel works waits so long for the first connection (cli.md, "Output").
 const PROOF_KEPT: Duration = Duration::from_secs(30);
@@ -97,7 +98,8 @@ async fn open(
             reporter.warn(advice);
         }
         let prefetch = usize::from(arguments.prefetch);
-        let options = RelayOptions { prefetch, ..setup::relay_options(&arguments.behaviour) };
+        let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
+        let options = RelayOptions { prefetch, ..options };
         let relay = client.relay(&host, plan, options, reporter.observer())?;
         relays.push(relay.clone());
         let forward = Forward::open(endpoint, relay.clone()).await?;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
 use bastide_auth::{Credential, Environment, Setup};
-use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
 use bastide_net::Network;
-use bastide_relay::{Ledger, Observer, Relay};
+use bastide_relay::{Ledger, Observer, Relay, Witness};
 
 use crate::ledger::LedgerFolder;
+use crate::power::Power;
 use crate::{Error, NetworkOptions, RelayOptions};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
@@ -115,7 +116,7 @@ impl Host {
 pub struct Client {
     network: Network,
     provider: Arc<dyn Provider>,
-    arm: Arm,
+    arm: Arc<Arm>,
     subscription: Option<String>,
     environment: Environment,
     ledger: Option<Arc<dyn Ledger>>,
@@ -142,7 +143,7 @@ impl Client {
             environment.get("AZURE_AUTHORITY_HOST").map_or(cloud.authority.clone(), str::to_owned);
         let setup = Setup { network: network.clone(), authority, environment, tenant, client_id };
         let provider = credential.open(&setup)?;
-        let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
+        let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
         Ok(Self { network, provider, arm, subscription, environment: setup.environment, ledger })
     }
@@ -186,7 +187,10 @@ impl Client {
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
         let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
-        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
+        let power =
+            |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
+        let witness = plan.machine().map(power);
+        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

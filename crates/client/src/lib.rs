@@ -11,6 +11,7 @@ mod error;
 mod ledger;
 mod local_socket;
 mod peer;
+mod power;
 mod sys;
 mod tunnel;
 

@@ -14,6 +14,7 @@ mod resource_id;
 mod retry;
 mod secret;
 mod target;
+mod wait;
 
 pub use bastion::{BastionHost, Sku};
 pub use cloud::Cloud;
@@ -26,3 +27,4 @@ pub use resource_id::ResourceId;
 pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, is_closed_port, verdict};
 pub use secret::Secret;
 pub use target::{Target, TargetKind};
+pub use wait::Wait;

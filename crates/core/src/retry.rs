@@ -140,13 +140,21 @@ pub struct RetryPolicy {
     pub retries: u32,
     /// The pause before the second attempt; it doubles. Default 500 ms.
     pub first_pause: Duration,
-    /// No pause is longer, nor is a longer `Retry-After` waited for. Default 10 s (peers.md F16).
+    /// No pause is longer. Default 10 s (peers.md F16).
     pub longest_pause: Duration,
+    /// A service that asks for a longer wait (`Retry-After`) is not asked again. Default 60 s: as long as opening
+    /// a connection may take.
+    pub longest_asked: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { retries: 4, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(10) }
+        Self {
+            retries: 4,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(10),
+            longest_asked: Duration::from_secs(60),
+        }
     }
 }
 
@@ -171,7 +179,7 @@ pub fn verdict(policy: &RetryPolicy, attempt: Attempt<'_>, jitter: f64) -> Verdi
     // Half of the pause is fixed, half is chance ("equal jitter").
     let pause = doubled.min(policy.longest_pause).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
     match attempt.end {
-        End::Refused { retry_after: Some(asked), .. } if *asked > policy.longest_pause => Verdict::Stop,
+        End::Refused { retry_after: Some(asked), .. } if *asked > policy.longest_asked => Verdict::Stop,
         End::Refused { retry_after: Some(asked), .. } => Verdict::Again(pause.max(*asked)),
         _ => Verdict::Again(pause),
     }

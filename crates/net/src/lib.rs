@@ -16,6 +16,7 @@ mod http;
 mod options;
 mod origin;
 mod proxy;
+mod retry_after;
 mod spare;
 mod sys;
 mod tls;
@@ -35,6 +36,7 @@ pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
+pub use crate::retry_after::retry_after;
 pub use crate::upgrade::Upgrade;
 pub use crate::wire::{Standing, Wire};
 

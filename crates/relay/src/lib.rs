@@ -28,7 +28,7 @@ pub use error::Error;
 pub use event::{Account, Event};
 pub use ledger::{Debt, Entry, Ledger};
 pub use local::{Halves, Local};
-pub use relay::{Keepalive, Options, Relay};
+pub use relay::{Keepalive, Options, Relay, VmState, Witness};
 
 /// Who is told what happens. Called from the tasks that carry connections, so it must not block.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;

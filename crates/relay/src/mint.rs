@@ -2,10 +2,10 @@
 //! when to try again and what is sent over the WebSocket.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bastide_core::{End, Entry, Freshness, Grant, Plan, Provider, Secret, TokenRequest, service_message};
-use bastide_net::{Network, Origin, Upgrade, Wire};
+use bastide_core::{AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message};
+use bastide_net::{Network, Origin, Upgrade, Wire, retry_after};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::oneshot;
@@ -99,17 +99,14 @@ impl Gate {
 
     /// An access token, and the host that mints for it.
     async fn entrance(&self) -> Result<(Secret, Origin), Failure> {
-        let mut token = self.access_token(Freshness::Cached).await?;
+        let mut token = self.access_token().await?;
         let host = self.host(&mut token).await?;
         Ok((token, host))
     }
 
-    async fn access_token(&self, freshness: Freshness) -> Result<Secret, Failure> {
-        let request = TokenRequest { freshness, ..self.token.clone() };
-        match self.provider.access_token(&request).await {
-            Ok(token) => Ok(token.secret),
-            Err(error) => Err(Failure { error: Error::SignIn(error), end: End::Declined }),
-        }
+    async fn access_token(&self) -> Result<Secret, Failure> {
+        let token = self.provider.access_token(&self.token).await.map_err(not_signed_in)?;
+        Ok(token.secret)
     }
 
     /// Which host mints: the Bastion host itself, or the data pod that it names.
@@ -172,7 +169,7 @@ impl Gate {
     }
 
     /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked: a 401 is
-    /// tried once more with a new one, which then stays in `token`.
+    /// tried once more with another one, which then stays in `token`.
     async fn post(
         &self,
         host: &Origin,
@@ -185,7 +182,8 @@ impl Gate {
         if answer.status() != 401 {
             return Ok(answer);
         }
-        *token = self.access_token(Freshness::New).await?;
+        let another = self.provider.another_token(&self.token, token).await;
+        *token = another.map_err(not_signed_in)?.secret;
         self.post_once(host, path, content_type, &body(token)).await
     }
 
@@ -269,19 +267,18 @@ impl Gate {
     fn refused(&self, answer: &Response<Bytes>) -> Failure {
         let status = answer.status().as_u16();
         let message = service_message(answer.body());
-        let curable =
-            matches!(status, 408 | 429 | 500..=599) && !message.as_deref().is_some_and(is_catch_all);
-        let end = if curable {
-            End::Refused { status, retry_after: retry_after(answer.headers(), SystemTime::now()) }
-        } else {
-            End::Declined
-        };
+        // The catch-all of a 500 has many causes that stay; with another status it is the status that speaks.
+        let lasting = status == 500 && message.as_deref().is_some_and(is_catch_all);
+        let curable = matches!(status, 408 | 429 | 500..=599) && !lasting;
+        let retry_after = retry_after(answer.headers(), SystemTime::now());
+        let end = if curable { End::Refused { status, retry_after } } else { End::Declined };
         let error = Error::Mint {
             target: self.plan.target_name().to_owned(),
             port: self.plan.port(),
             status,
             message,
             request_id: request_id(answer.headers()),
+            retry_after,
         };
         Failure { error, end }
     }
@@ -295,6 +292,11 @@ pub(crate) fn pod(body: &[u8]) -> Option<Origin> {
     fits.then(|| Origin::https(name).ok()).flatten()
 }
 
+/// Sign-in has made its own retries.
+fn not_signed_in(error: AuthError) -> Failure {
+    Failure { error: Error::SignIn(error), end: End::Declined }
+}
+
 /// A host name's limit with a port behind it (RFC 1035 §2.3.4).
 const LONGEST_HOST: usize = 255 + 6;
 
@@ -302,15 +304,6 @@ const LONGEST_HOST: usize = 255 + 6;
 fn malformed(error: &http::Error) -> Failure {
     let reason = format!("its answer does not make a request: {error}");
     Failure { error: Error::Pod { reason }, end: End::Declined }
-}
-
-/// RFC 9110 §10.2.3: seconds, or a date. Nonsense counts as absent.
-pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
-    }
 }
 
 /// The id under which the service logged the request.
@@ -321,27 +314,4 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
         // It is shown: one word, as a GUID is, of a length that fits a line.
         .filter(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_in_all_its_forms() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let check = |value: &str, expected: Option<u64>| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]);
-            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
-        };
-        check("1", Some(1));
-        check(" 3600 ", Some(3600));
-        // RFC 9110 §5.6.7's own example, a minute on.
-        check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
-        check("Sun, 06 Nov 1994 08:48:37 GMT", None);
-        check("soon", None);
-        check("-1", None);
-        check("99999999999999999999999", None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
 }

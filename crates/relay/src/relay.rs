@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bastide_core::{
-    Attempt, End, Heard, Plan, Provider, RetryPolicy, TokenRequest, Verdict, is_closed_port, verdict,
+    Attempt, End, Heard, Plan, Provider, ResourceId, RetryPolicy, TokenRequest, Verdict, is_closed_port,
+    verdict,
 };
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::Reaper;
@@ -34,7 +36,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,
-    /// How long the VM may say nothing at all, where its protocol has the server speak first. Default none.
+    /// How long the VM may say nothing at all, where its protocol has the server speak first; then another attempt
+    /// is made, as long as `connect_timeout` is not over. Default none.
     pub first_byte: Option<Duration>,
     /// How long the VM may be silent after the local side's FIN before the connection is closed: WebSocket has
     /// no half-close, so this is the time that an answer has. Default 10 s.
@@ -73,6 +76,23 @@ pub enum Keepalive {
     Tcp,
 }
 
+/// Knows more about the target than the data plane says.
+#[async_trait]
+pub trait Witness: Send + Sync {
+    /// What keeps the VM from answering, when it does not run; none when it does, or when nobody knows. Asked once a
+    /// connection that could not be opened, and has to answer within seconds. Must be cancel safe.
+    async fn vm_state(&self) -> Option<VmState>;
+}
+
+/// A VM that does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmState {
+    /// Its resource id.
+    pub id: ResourceId,
+    /// Azure's word for its state, such as `deallocated`.
+    pub state: String,
+}
+
 /// Carries connections to one port of one target. A cheap handle: clones share everything.
 #[derive(Clone)]
 pub struct Relay {
@@ -83,6 +103,7 @@ struct Shared {
     gate: Gate,
     options: Options,
     observer: Observer,
+    witness: Option<Arc<dyn Witness>>,
     stop: CancellationToken,
     setups: Semaphore,
     stock: Arc<Stock>,
@@ -98,13 +119,18 @@ const SETUPS_AT_ONCE: usize = 64;
 /// How often a connection that is being opened looks whether it is still wanted: well below the second that a
 /// person takes to press Ctrl-C again, and at 3 µs a look (libraries.md) next to nothing.
 const LOOK_WHILE_OPENING: Duration = Duration::from_millis(250);
+
 /// TLS connections kept open for upgrades to come where no lease is minted ahead: the next connection rarely waits
 /// for company, and a second one would only be a second one to go stale.
 const SPARE_CONNECTIONS: usize = 1;
 
+/// How long a witness is heard: a question to ARM takes well below a second, and the user waits.
+const WITNESS_WITHIN: Duration = Duration::from_secs(5);
+
 impl Relay {
-    /// A relay that opens connections by `plan`. Opens nothing yet, but begins to give back what the ledger has
-    /// inherited. Must be called within a tokio runtime, which then runs its mints and releases.
+    /// A relay that opens connections by `plan`; `witness` is heard when none can be opened. Opens nothing yet, but
+    /// begins to give back what the ledger has inherited. Must be called within a tokio runtime, which then runs its
+    /// mints and releases.
     ///
     /// # Errors
     /// [`Error::Pod`] when the host's data plane name is no host name.
@@ -115,6 +141,7 @@ impl Relay {
         plan: Plan,
         options: Options,
         observer: Observer,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Result<Self, Error> {
         let front = Origin::https(plan.dns_name()).map_err(|error| Error::Pod {
             reason: format!("'{}' is no host name: {error}", plan.dns_name()),
@@ -136,6 +163,7 @@ impl Relay {
                 gate,
                 options,
                 observer,
+                witness,
                 stop,
                 setups: Semaphore::new(SETUPS_AT_ONCE),
                 expects_more: AtomicBool::new(false),
@@ -161,12 +189,12 @@ impl Relay {
             let prepared = tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Err(Error::Stopped),
-                prepared = timeout_at(deadline, shared.gate.prepare()) => prepared,
+                prepared = shared.gate.prepare() => prepared,
+                () = sleep_until(deadline) => return Err(shared.timed_out()),
             };
             let failure = match prepared {
-                Ok(Ok(lease)) => break lease,
-                Ok(Err(failure)) => failure,
-                Err(_) => return Err(shared.timed_out()),
+                Ok(lease) => break lease,
+                Err(failure) => failure,
             };
             let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
             match verdict(&shared.options.retry, attempt, rand::random()) {
@@ -177,7 +205,7 @@ impl Relay {
                         () = shared.stop.cancelled() => return Err(Error::Stopped),
                     }
                 }
-                _ => return Err(failure.error),
+                _ => return Err(shared.testified(failure.error).await),
             }
         };
         shared.open_ahead(&lease.host);
@@ -293,8 +321,14 @@ impl Shared {
                     }
                 }
                 _ => {
+                    let outcome =
+                        match error.map_or_else(|| self.sum_up(course, end.clone(), heard, number), Err) {
+                            Ok(end) => Ok(end),
+                            // Before the local program hears of the end, upon which it may end us.
+                            Err(error) => Err(self.testified(error).await),
+                        };
                     close_local(local, &end).await;
-                    return error.map_or_else(|| self.sum_up(course, end, heard, number), Err);
+                    return outcome;
                 }
             }
         }
@@ -351,7 +385,10 @@ impl Shared {
         let ping = news.borrow_and_update().ping;
         let options = SessionOptions {
             max_frame: self.options.max_frame,
-            first_byte: self.options.first_byte,
+            first_byte: self
+                .options
+                .first_byte
+                .map(|limit| limit.min(course.deadline.saturating_duration_since(Instant::now()))),
             ping,
             linger: self.options.linger,
         };
@@ -382,6 +419,22 @@ impl Shared {
             }
             end if end.is_clean() => Err(Error::PortClosed { target, port, attempts }),
             end => Err(Error::Sick { target, attempts, end }),
+        }
+    }
+
+    /// The error, or what the witness knows about its cause.
+    async fn testified(&self, error: Error) -> Error {
+        let Some(witness) = self.witness.as_ref().filter(|_| error.may_be_the_vm()) else { return error };
+        let state = tokio::select! {
+            state = witness.vm_state() => state,
+            () = sleep(WITNESS_WITHIN) => None,
+            () = self.stop.cancelled() => None,
+        };
+        match state {
+            Some(VmState { id, state }) => {
+                Error::VmOff { target: self.gate.plan.target_name().to_owned(), state, id: id.into() }
+            }
+            None => error,
         }
     }
 

@@ -1,11 +1,12 @@
 //! End-to-end tests: real programs, the emulator, and no way out of this machine.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod abuse;
 mod bulk;
 mod contract;
+mod faults;
 mod host_keys;
 mod hosts;
 mod identity;
