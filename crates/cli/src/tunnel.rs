@@ -36,11 +36,13 @@ async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporte
     let forwards = match opened {
         Some(Ok(forwards)) => forwards,
         // What was minted for those that could be opened, or is being minted, goes back.
-        unfinished => {
-            let leaked = setup::give_back(&relays).await;
-            report_stopped(leaked, reporter);
-            let signalled = || Ok(signals.received().map_or(Exit::Done, Exit::Signal));
-            return unfinished.map_or_else(signalled, |result| result.map(|_| Exit::Done));
+        Some(Err(failure)) => {
+            warn_of_leaks(setup::give_back(&relays).await, reporter);
+            return Err(failure);
+        }
+        None => {
+            report_stopped(setup::give_back(&relays).await, reporter);
+            return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
         }
     };
     let options = TunnelOptions {
@@ -55,6 +57,10 @@ async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporte
 
 fn report_stopped(leaked: u64, reporter: &Reporter) {
     reporter.event("stopped", json!({"leaked": leaked}));
+    warn_of_leaks(leaked, reporter);
+}
+
+fn warn_of_leaks(leaked: u64, reporter: &Reporter) {
     if leaked > 0 {
         reporter.warn(&format!(
             "{leaked} tokens could not be given back; the next bastide tries again, and the service ends them by itself"
