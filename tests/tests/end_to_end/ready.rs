@@ -74,16 +74,16 @@ fn an_upgrade_finds_a_connection_open() {
 fn a_connection_that_the_service_closed_is_not_missed() {
     let lab = Lab::with_box(r#"7 = "echo""#);
     let (running, address) = tunnel(&lab, "");
-    for _ in 0..3 {
+    for round in 1..=3 {
         drop(open(&address));
-        lab.wait_for(|transcript| transcript.releases() == 1 && has_spare(transcript));
+        lab.wait_for(|transcript| transcript.releases() == round);
+        // The kept-alive one, and the spare one if it is open by now: both ways are taken.
+        let before = lab.transcript().connections;
         lab.emulator().hang_up();
-        lab.wait_for(|transcript| transcript.closed == transcript.connections);
-        // From here on all that is counted is new.
-        lab.emulator().reset();
+        lab.wait_for(|transcript| transcript.closed >= before);
     }
     drop(open(&address));
-    assert_eq!(lab.transcript().upgrades(), 1);
+    assert_eq!(lab.transcript().upgrades(), 4);
     stop(running);
 }
 
