@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::Sessions;
@@ -26,7 +26,7 @@ pub(crate) struct Azure {
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
     /// Asks every connection that is not a tunnel to end.
-    pub(crate) hang_up: Notify,
+    pub(crate) hang_up: watch::Sender<()>,
     /// Asks everything to end.
     pub(crate) stop: CancellationToken,
 }

@@ -39,7 +39,7 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
             standing(azure)
         }
         (&Method::POST, ["hang-up"]) => {
-            azure.hang_up.notify_waiters();
+            azure.hang_up.send_replace(());
             json!({})
         }
         (&Method::POST, ["reset"]) => {

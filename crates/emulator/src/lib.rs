@@ -181,7 +181,7 @@ impl Emulator {
     /// Closes every connection on which no request is under way, and every other one behind its answer; tunnels
     /// stay. [`Transcript::closed`] tells when it is done.
     pub fn hang_up(&self) {
-        self.azure.hang_up.notify_waiters();
+        self.azure.hang_up.send_replace(());
     }
 
     /// Forgets the transcript, but for sessions that are open or not released.
@@ -295,7 +295,7 @@ fn prepare(options: &Options, port: u16) -> Result<Prepared, Error> {
         faults: faults::Faults::default(),
         inventory,
         services,
-        hang_up: tokio::sync::Notify::new(),
+        hang_up: tokio::sync::watch::Sender::new(()),
         stop,
     };
     let mut env = environment(&azure, &state);

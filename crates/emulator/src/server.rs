@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -94,8 +95,10 @@ async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream,
         Ok(Ok(tls)) => tls,
         Ok(Err(_)) | Err(_) => return azure.recorder.write(|transcript| transcript.failed_handshakes += 1),
     };
+    // Before it is counted: whoever has seen the count may hang up.
+    let hang_up = azure.hang_up.subscribe();
     azure.recorder.write(|transcript| transcript.connections += 1);
-    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, number, &reset).await {
+    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, number, &reset, hang_up).await {
         open_tunnel(&azure, upgraded, opening, fate).await;
     }
     azure.recorder.write(|transcript| transcript.closed += 1);
@@ -107,6 +110,7 @@ async fn speak_http(
     tls: Client,
     number: u64,
     reset: &Reset,
+    mut hang_up: watch::Receiver<()>,
 ) -> Option<(OnUpgrade, (Opening, Fate))> {
     let upgrade = Arc::new(Mutex::new(None));
     let service = service_fn(|mut incoming: hyper::Request<Incoming>| {
@@ -131,7 +135,8 @@ async fn speak_http(
     let asked_to_end = async {
         tokio::select! {
             () = azure.stop.cancelled() => {}
-            () = azure.hang_up.notified() => {}
+            // The sender lives as long as the emulator.
+            _ = hang_up.changed() => {}
         }
     };
     tokio::select! {
