@@ -32,10 +32,8 @@ fn fill(stream: &mut TcpStream) {
     // So long without room: the buffers on the way are full.
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     loop {
-        match stream.write(&[0; 64 * 1024]) {
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
-            Err(error) => panic!("{error}"),
+        if let Err(error) = stream.write(&[0; 64 * 1024]) {
+            return assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
         }
     }
 }
