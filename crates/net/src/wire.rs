@@ -2,7 +2,7 @@
 //! about (`dial`) and what is said over it.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -148,7 +148,18 @@ impl AsyncRead for Layer {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Layer::Tcp(tcp) => Pin::new(tcp).poll_read(context, into),
-            Layer::Tls(tls) => Pin::new(tls).poll_read(context, into),
+            Layer::Tls(tls) => match ready!(Pin::new(&mut *tls).poll_read(context, into)) {
+                Ok(()) => Poll::Ready(Ok(())),
+                // Whole records that came before what is broken are still to be read; rustls says the
+                // error again behind them.
+                Err(error) => match tls.get_mut().1.reader().read(into.initialize_unfilled()) {
+                    Ok(count) if count > 0 => {
+                        into.advance(count);
+                        Poll::Ready(Ok(()))
+                    }
+                    _ => Poll::Ready(Err(error)),
+                },
+            },
         }
     }
 }
