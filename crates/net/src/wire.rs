@@ -26,8 +26,6 @@ use crate::sys;
 pub struct Wire {
     layer: Layer,
     cut_short: bool,
-    /// What broke it, while bytes that arrived before that are still to be read.
-    broken: Option<io::Error>,
 }
 
 impl Wire {
@@ -46,22 +44,7 @@ impl Wire {
     }
 
     pub(crate) fn new(layer: Layer) -> Wire {
-        Wire { layer, cut_short: false, broken: None }
-    }
-
-    /// A record that cannot be decrypted makes no less of those before it: they may have come in one read, and
-    /// rustls then tells the error first.
-    fn read_what_is_left(&mut self, into: &mut ReadBuf<'_>) -> io::Result<()> {
-        let read = match &mut self.layer {
-            Layer::Tcp(_) => 0,
-            // It says `WouldBlock` when nothing is left.
-            Layer::Tls(tls) => tls.get_mut().1.reader().read(into.initialize_unfilled()).unwrap_or(0),
-        };
-        into.advance(read);
-        match self.broken.take_if(|_| read == 0) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        Wire { layer, cut_short: false }
     }
 
     pub(crate) fn into_layer(self) -> Layer {
@@ -79,20 +62,13 @@ impl AsyncRead for Wire {
         if wire.cut_short {
             return Poll::Ready(Ok(()));
         }
-        if wire.broken.is_some() {
-            return Poll::Ready(wire.read_what_is_left(into));
-        }
         match ready!(Pin::new(&mut wire.layer).poll_read(context, into)) {
             // rustls says it so; a TCP stream never does.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 wire.cut_short = true;
                 Poll::Ready(Ok(()))
             }
-            Err(error) => {
-                wire.broken = Some(error);
-                Poll::Ready(wire.read_what_is_left(into))
-            }
-            Ok(()) => Poll::Ready(Ok(())),
+            outcome => Poll::Ready(outcome),
         }
     }
 }
@@ -172,7 +148,18 @@ impl AsyncRead for Layer {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Layer::Tcp(tcp) => Pin::new(tcp).poll_read(context, into),
-            Layer::Tls(tls) => Pin::new(tls).poll_read(context, into),
+            Layer::Tls(tls) => match ready!(Pin::new(&mut *tls).poll_read(context, into)) {
+                Ok(()) => Poll::Ready(Ok(())),
+                // Whole records that came before what is broken are still to be read; rustls says the
+                // error again behind them.
+                Err(error) => match tls.get_mut().1.reader().read(into.initialize_unfilled()) {
+                    Ok(count) if count > 0 => {
+                        into.advance(count);
+                        Poll::Ready(Ok(()))
+                    }
+                    _ => Poll::Ready(Err(error)),
+                },
+            },
         }
     }
 }

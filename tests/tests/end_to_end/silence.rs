@@ -32,10 +32,8 @@ fn fill(stream: &mut TcpStream) {
     // So long without room: the buffers on the way are full.
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     loop {
-        match stream.write(&[0; 64 * 1024]) {
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
-            Err(error) => panic!("{error}"),
+        if let Err(error) = stream.write(&[0; 64 * 1024]) {
+            return assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
         }
     }
 }
@@ -60,8 +58,10 @@ fn r28367_silent_death_is_told_from_a_pause() {
     let mut running = lab.bastide("tunnel").words(&lab_line("-L 0:82 -o json", &lab)).start();
     let (echo, unread) = (port(&running.event("ready")), port(&running.event("ready")));
     let mut full = TcpStream::connect(("127.0.0.1", unread)).unwrap();
+    running.event("opened");
     fill(&mut full);
     let mut some = TcpStream::connect(("127.0.0.1", unread)).unwrap();
+    running.event("opened");
     some.write_all(&[0; 400 * 1024]).unwrap();
     let at = At::Vm(6);
     let mut dying = Vec::new();
@@ -119,7 +119,7 @@ fn a_ping_that_ends_a_connection_is_the_last() {
     running.event("closed");
     running.signal(Signal::INT);
     let outcome = running.finish().expect_code(130);
-    assert!(!outcome.stderr.contains("no more pings"), "said once: {outcome}");
+    assert_eq!(outcome.stderr.matches("no more pings").count(), 1, "said once: {outcome}");
 }
 
 #[test]
@@ -132,7 +132,9 @@ fn ends_after_the_first_byte() {
         stdin.write_all(b"hello\n").unwrap();
         let mut back = Vec::new();
         stdout.read_to_end(&mut back).unwrap();
-        assert_eq!(back, b"hello\n", "{how:?}: what had arrived is delivered first");
+        // Half a frame is delivered as far as it came.
+        let half = if how == Ending::Truncated { 10 } else { 0 };
+        assert_eq!(back, [&b"hello\n"[..], &vec![0; half]].concat(), "{how:?}: first it is delivered");
         drop(stdin);
         let outcome = running.finish().expect_code(code);
         let warnings: Vec<&str> =
@@ -142,7 +144,7 @@ fn ends_after_the_first_byte() {
             (Some(reason), [line]) => {
                 assert!(line.starts_with("warning: connection 1 from stdio ended at 20"), "{line}");
                 assert!(line.contains(reason), "{how:?}: {line}");
-                assert!(line.ends_with(" s, 6 bytes sent, 6 received"), "{line}");
+                assert!(line.ends_with(&format!(" s, 6 bytes sent, {} received", 6 + half)), "{line}");
             }
             _ => panic!("{how:?}: {outcome}"),
         }
@@ -156,9 +158,10 @@ fn ends_after_the_first_byte() {
     for code in [1001, 1011, 1012, 1013] {
         check(Ending::Close(code), 21, Some(&format!("closed by the service (code {code})")));
     }
-    check(Ending::Reset, 20, Some("the connection to the service broke: connection reset"));
     check(Ending::Truncated, 20, Some("the service's bytes end within a frame"));
     check(Ending::Garbage, 20, Some("the connection to the service broke: "));
     // Each was one attempt with one token.
-    assert_eq!((lab.transcript().mints(), lab.transcript().upgrades()), (10, 10));
+    assert_eq!((lab.transcript().mints(), lab.transcript().upgrades()), (9, 9));
+    // A reset may take the bytes before it along, which makes it one before the first byte: then there are two.
+    check(Ending::Reset, 20, Some("the connection to the service broke: connection reset"));
 }

@@ -162,8 +162,8 @@ fn ending(how: Ending, at: At) -> Duty {
     let refused = Last(22, "port 7 of 'web-01' was closed before anything came back", "nothing listens on");
     match how {
         Ending::Close(1000) => Duty::Stop(refused),
-        Ending::Close(_) | Ending::CloseNotify | Ending::Fin => Duty::Again("", refused),
-        Ending::Reset | Ending::Truncated | Ending::Garbage => {
+        Ending::Close(1006) | Ending::CloseNotify | Ending::Fin => Duty::Again("", refused),
+        Ending::Close(_) | Ending::Reset | Ending::Truncated | Ending::Garbage => {
             Duty::Again("", Last(21, "no working connection to 'web-01'", SICK))
         }
     }
