@@ -44,14 +44,14 @@ pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
     let mut stopped = pin!(stop.cancelled());
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut drive = Drive { flush_wire: false, flush_local: false };
-    let mut turn = |context: &mut Context<'_>| {
+    poll_fn(|context| {
         if stopped.as_mut().poll(context).is_ready() {
             session.stop(Instant::now().into_std());
         }
         for _ in 0..STEPS_A_TURN {
             let moved = drive.step(session, local, wire, context);
             if let Some(end) = session.end() {
-                return Poll::Ready(Some(end.clone()));
+                return Poll::Ready(end.clone());
             }
             if session.wants_look() && local.is_gone() {
                 session.local_gone(Instant::now().into_std());
@@ -62,15 +62,11 @@ pub(crate) async fn pump<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Pending;
             }
         }
-        Poll::Ready(None)
-    };
-    loop {
-        if let Some(end) = poll_fn(&mut turn).await {
-            return end;
-        }
-        // Not by waking itself, at which the scheduler would wake another thread to take the task over.
-        tokio::task::yield_now().await;
-    }
+        // Not `yield_now`: until its waker is called, the task is idle, and an event takes it to another worker.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
 }
 
 /// Ends the local side without losing what was written to it: FIN, then whatever the program still sends is
