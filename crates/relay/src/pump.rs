@@ -65,14 +65,14 @@ pub(crate) async fn pump<L: Local, W: Line>(
     let mut drive = Drive { flush_wire: false, flush_local: false };
     let mut wakes = news.borrow().wakes;
     loop {
-        let turn = poll_fn(|context| {
+        let moving = poll_fn(|context| {
             if stopped.as_mut().poll(context).is_ready() {
                 session.stop(Instant::now().into_std());
             }
             for _ in 0..STEPS_A_TURN {
                 let moved = drive.step(session, local, wire, context);
                 if let Some(end) = session.end() {
-                    return Poll::Ready(Some(end.clone()));
+                    return Poll::Ready(end.clone());
                 }
                 if session.wants_look() && local.is_gone() {
                     session.local_gone(Instant::now().into_std());
@@ -83,28 +83,20 @@ pub(crate) async fn pump<L: Local, W: Line>(
                     return Poll::Pending;
                 }
             }
-            Poll::Ready(None)
+            context.waker().wake_by_ref();
+            Poll::Pending
         });
         let heard = tokio::select! {
             biased;
-            turned = turn => match turned {
-                Some(end) => return end,
-                None => None,
-            },
-            heard = next(news) => Some(heard),
+            end = moving => return end,
+            heard = next(news) => heard,
         };
-        match heard {
-            // Not by waking itself, at which the scheduler would wake another thread to take the task over.
-            None => tokio::task::yield_now().await,
-            Some(heard) => {
-                if heard.ping == Ping::Never {
-                    session.forbid_pings();
-                }
-                if heard.wakes != wakes {
-                    wakes = heard.wakes;
-                    session.woke(Instant::now().into_std());
-                }
-            }
+        if heard.ping == Ping::Never {
+            session.forbid_pings();
+        }
+        if heard.wakes != wakes {
+            wakes = heard.wakes;
+            session.woke(Instant::now().into_std());
         }
     }
 }

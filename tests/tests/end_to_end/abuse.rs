@@ -240,7 +240,7 @@ fn an_ordinary_end_is_not_worth_a_word() {
     lab.emulator().set_faults([Fault::Ending { how: Ending::Reset, at: At::Now }]);
     let ended = stream.read(&mut [0]);
     assert!(matches!(&ended, Ok(0)) || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
-    let line = tunnel.stderr_line("connection 1: ");
+    let line = tunnel.stderr_line("connection 1 from ");
     assert!(line.contains("1 bytes sent, 1 received"), "{line}");
     tunnel.interrupt();
 }
