@@ -163,6 +163,9 @@ fn at_a_connection(lab: &Lab, order: &str, fault: &Fault, duty: &Duty) {
         now - std::mem::replace(&mut before, now)
     };
 
+    // An upgrade that gets no answer on a connection that was kept ready is made again without a word.
+    let quietly = matches!(fault, Fault::Reset { on } | Fault::Half { on } if on.kind == Kind::Upgrade);
+
     emulator.set_faults([fault.clone().times(1)]);
     match duty {
         Duty::Nothing => {
@@ -171,8 +174,8 @@ fn at_a_connection(lab: &Lab, order: &str, fault: &Fault, duty: &Duty) {
         }
         Duty::Again(reason, _) => {
             let story = course.talk_well();
-            assert_eq!(story.retries.len(), 1, "{story:?}");
-            assert!(story.retries[0].contains(reason), "{story:?}");
+            assert!(story.retries.len() == 1 || quietly && story.retries.is_empty(), "{story:?}");
+            assert!(story.retries.iter().all(|retry| retry.contains(reason)), "{story:?}");
             assert_eq!(attempts(), 2, "a new token for each attempt");
         }
         Duty::SignInAgain(_) => {
@@ -204,7 +207,8 @@ fn at_a_connection(lab: &Lab, order: &str, fault: &Fault, duty: &Duty) {
     let last = match duty {
         Duty::Again(_, last) => {
             failed(&course.talk(), *last, 1);
-            assert_eq!(attempts(), 2);
+            let made = attempts();
+            assert!(made == 2 || quietly && made == 3, "{made}");
             Some(last)
         }
         Duty::SignInAgain(last) if *fault != Fault::ExpiredTokens => {
@@ -273,6 +277,9 @@ fn at_the_start(lab: &Lab, fault: &Fault, duty: &Duty) {
         assert_eq!(heard, b"hello", "{outcome}");
     };
     let struck = || lab.transcript().struck(fault.name());
+
+    // An upgrade that gets no answer on a connection that was kept ready is made again without a word.
+    let quietly = matches!(fault, Fault::Reset { on } | Fault::Half { on } if on.kind == Kind::Upgrade);
 
     emulator.set_faults([fault.clone().times(1)]);
     match duty {
