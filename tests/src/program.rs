@@ -154,18 +154,21 @@ impl Running {
 
     /// Waits for a JSON event of this name on standard output, whose other lines are dropped.
     pub fn event(&mut self, name: &str) -> serde_json::Value {
-        let stdout = self.child.stdout.as_mut().expect("standard output was not taken");
         loop {
-            let line = read_line(stdout);
-            if line.is_empty() {
+            let Some(event) = self.next_event() else {
                 let stderr = self.collect_stderr();
                 panic!("{}: ended without the event '{name}': {stderr}", self.name);
-            }
-            let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+            };
             if event.get("event").is_some_and(|event| event == name) {
                 return event;
             }
         }
+    }
+
+    /// The next JSON event on standard output; none at its end.
+    pub fn next_event(&mut self) -> Option<serde_json::Value> {
+        let line = read_line(self.child.stdout.as_mut().expect("standard output was not taken"));
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a line of JSON"))
     }
 
     /// Sends a signal.

@@ -36,6 +36,11 @@ impl Tunnel {
         &self.running
     }
 
+    /// Waits for a line on standard error that holds `text`.
+    pub fn stderr_line(&mut self, text: &str) -> String {
+        self.running.stderr_line(text)
+    }
+
     /// A connection through it.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();

@@ -109,7 +109,7 @@ const STRANGERS: &[Need] =
 const WEBSOCAT: &str = "^1.14";
 
 /// A thousand connections are two thousand descriptors in every program, which inherit the limit.
-fn allow_many_files() -> Result<()> {
+pub(crate) fn allow_many_files() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

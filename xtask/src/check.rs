@@ -57,6 +57,8 @@ fn everything(root: &Path, steps: &mut Steps) -> Result<()> {
         cargo::run(doc)
     })?;
     tests(root, steps, &[])?;
+    #[cfg(target_os = "linux")]
+    steps.take("fuzz", || crate::fuzz::run(&[]))?;
     steps.take("demo", demo::with_programs_that_are_built)
 }
 

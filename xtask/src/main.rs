@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of this repository that are more than one cargo command.
 //!
 //! Here are the command line and the exit status. What each task does is in `demo`, `check` (tests
-//! and CI), `tidy` and `bench`; releases are not made here.
+//! and CI), `tidy`, `fuzz`, `soak` and `bench`; releases are not made here.
 
 #[cfg(target_os = "linux")]
 mod bench;
@@ -9,8 +9,12 @@ mod cargo;
 mod check;
 mod demo;
 mod environment;
+#[cfg(target_os = "linux")]
+mod fuzz;
 mod needs;
 mod shell;
+#[cfg(target_os = "linux")]
+mod soak;
 mod steps;
 mod sys;
 mod tidy;
@@ -22,6 +26,17 @@ use crate::sys::Interrupted;
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    #[cfg(target_os = "linux")]
+    if let Some(compiled) = fuzz::as_compiler(&arguments) {
+        return match compiled {
+            Ok(status) if status.success() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,6 +63,10 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["ci"] => check::ci(),
         ["tidy"] => tidy::run(),
         #[cfg(target_os = "linux")]
+        ["fuzz", order @ ..] => fuzz::run(order),
+        #[cfg(target_os = "linux")]
+        ["soak", order @ ..] => soak::run(order),
+        #[cfg(target_os = "linux")]
         ["bench", rows @ ..] => bench::run(rows),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -66,11 +85,15 @@ Usage: cargo xtask TASK
 
   demo            an SSH session and a file copy through an Azure of its own; leaves nothing behind
   test            everything that must hold before a change is merged: tidy, fmt, clippy, doc,
-                  tests, demo; first looks for the programs that the tests work with (as root it
+                  tests, fuzz, demo; first looks for the programs that the tests work with (as root it
                   installs them, otherwise it prints the command)
   test -- ARGS    only the tests, with ARGS handed to `cargo test` (a package, a name, --nocapture)
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
+  fuzz [TARGET…]  libFuzzer against each parser, on Linux. --seconds N: for so long each, 10 when
+                  left out. --input FILE: one target, one input
+  soak            half an hour of a hundred connections in bad weather, on Linux, every byte checked.
+                  --minutes N, --connections N, --seed N (of an earlier run)
   bench [ROW…]    what a connection costs against plain TLS and against other programs, on Linux; all
                   rows write BENCHMARKS.md. Exit code 3: measured, and not all reached. --quick: a
                   first look. Rows: up, down, strangers, far, latency, setup, memory, start, size

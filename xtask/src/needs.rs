@@ -39,6 +39,8 @@ pub(crate) const TESTS: &[Need] = &[
     need("tinyproxy", "tinyproxy"),
     need("curl", "curl"),
     need("setpriv", "util-linux"),
+    // Compiles libFuzzer.
+    need("c++", "g++"),
 ];
 
 /// Fails with the command to type when a program is missing.

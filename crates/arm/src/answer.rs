@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bastide_core::service_message;
+use bastide_net::retry_after;
 use http::HeaderMap;
 use serde_json::Value;
 use url::Url;
@@ -66,9 +67,9 @@ impl Answer {
             request_id: ["x-ms-request-id", "x-ms-correlation-request-id"]
                 .into_iter()
                 .find_map(text)
-                .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT)
+                .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT && is_plain(id))
                 .map(str::to_owned),
-            retry_after: text("retry-after").and_then(|value| retry_after(value, now)),
+            retry_after: retry_after(headers, now),
             tenant: parameter(&["authorization_uri", "authorization"]).and_then(tenant_of),
             claims: parameter(&["claims"]).map(str::to_owned),
         }
@@ -102,6 +103,14 @@ const REQUEST_ID_LIMIT: usize = 128;
 /// ARM's codes are words; a body from elsewhere may hold anything there.
 const CODE_LIMIT: usize = 100;
 
+/// An ARM id is some hundreds of characters long; what is quoted is shown.
+const QUOTED_LIMIT: usize = 1000;
+
+/// Whether a name from outside can stand in a message: one word, and nothing that a terminal would obey.
+fn is_plain(text: &str) -> bool {
+    !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
 /// Code and full message of an error body.
 fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
     let Ok(json) = serde_json::from_slice::<Value>(body) else { return (None, None) };
@@ -116,7 +125,7 @@ fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
         (Some(message), Some(detail)) if !message.contains(&detail) => Some(format!("{message} {detail}")),
         (message, detail) => message.or(detail),
     };
-    (code.filter(|code| code.len() <= CODE_LIMIT && !code.contains(char::is_whitespace)), message)
+    (code.filter(|code| code.len() <= CODE_LIMIT && is_plain(code)), message)
 }
 
 /// Out of "The client 'C' with object id 'O' does not have authorization to perform action 'A' over scope 'S' or
@@ -125,23 +134,13 @@ fn missing_right(message: &str) -> Option<MissingRight> {
     let quoted = |before: &str| {
         let (_, behind) = message.split_once(before)?;
         let (text, _) = behind.split_once('\'')?;
-        (!text.is_empty() && !text.contains(char::is_whitespace)).then(|| text.to_owned())
+        (!text.is_empty() && text.len() <= QUOTED_LIMIT && is_plain(text)).then(|| text.to_owned())
     };
     Some(MissingRight {
         action: quoted("perform action '")?,
         scope: quoted("over scope '")?,
         object_id: quoted("with object id '"),
     })
-}
-
-/// `Retry-After` (RFC 9110 §10.2.3): seconds or a date; anything else says nothing.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// The parameters of a challenge (RFC 9110 §11.6.1), names in lower case. Schemes are skipped: ARM sends one

@@ -8,9 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
-use bastide_core::{
-    Attempt, Cloud, End, Freshness, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict,
-};
+use bastide_core::{Attempt, Cloud, End, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
@@ -44,7 +42,7 @@ impl Arm {
     }
 
     /// With another policy of retries than the default: three more tries, with pauses that begin at half a second and
-    /// double, and `Retry-After` obeyed up to 30 s. ARM's token buckets are refilled every second
+    /// double, and a `Retry-After` of up to 30 s obeyed. ARM's token buckets are refilled every second
     /// (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling): who is told to wait
     /// for longer has met another limit, and should hear of it.
     #[must_use]
@@ -61,10 +59,16 @@ impl Arm {
     pub async fn discover(network: &Network, url: &str) -> Result<Cloud, Error> {
         let what = format!("the cloud at {url}");
         let address = Cloud::metadata_url(url)?;
-        let answer = exchange(network, &what, &address, None).await?;
-        match answer.status() {
-            StatusCode::OK => Ok(Cloud::from_metadata(url, answer.body())?),
-            _ => Err(Error::refused(&what, read(&answer))),
+        let mut tries = Tries::of(default_retry());
+        loop {
+            let (end, error) = match exchange(network, &what, &address, None).await {
+                Ok(answer) if answer.status() == StatusCode::OK => {
+                    return Ok(Cloud::from_metadata(url, answer.body())?);
+                }
+                Ok(answer) => refusal(&what, read(&answer)),
+                Err(error) => (error_end(&error), error),
+            };
+            tries.again(end, error).await?;
         }
     }
 
@@ -118,11 +122,14 @@ impl Arm {
     async fn get_at(&self, question: &Question<'_>, address: &str) -> Result<Bytes, Error> {
         let what = question.what;
         let mut ask = self.token_request(question.subscription.unwrap_or_default());
-        let (mut number, mut renewed, mut moved) = (1, false, false);
+        let (mut tries, mut renewed, mut moved) = (Tries::of(self.retry.clone()), false, false);
+        let mut refused = None;
         loop {
-            let token = self.provider.access_token(&ask).await;
+            let token = match refused.take() {
+                Some(refused) => self.provider.another_token(&ask, &refused).await,
+                None => self.provider.access_token(&ask).await,
+            };
             let token = token.map_err(|source| Error::SignIn { what: what.to_owned(), source })?;
-            ask.freshness = Freshness::Cached;
             let (end, error) = match exchange(&self.network, what, address, Some(token.secret.expose())).await
             {
                 Ok(answer) if answer.status() == StatusCode::OK => return Ok(answer.into_body()),
@@ -146,26 +153,15 @@ impl Arm {
                         // A challenge asks for another token, not for a newer one.
                         match answer.claims.as_deref().and_then(claims) {
                             Some(claims) => ask.claims = Some(claims),
-                            None => ask.freshness = Freshness::New,
+                            None => refused = Some(token.secret),
                         }
                         continue;
                     }
-                    let end = matches!(answer.status, 429 | 500 | 502..=504)
-                        .then_some(End::Refused { status: answer.status, retry_after: answer.retry_after });
-                    (end, Error::refused(what, answer))
+                    refusal(what, answer)
                 }
                 Err(error) => (error_end(&error), error),
             };
-            let Some(end) = end else { return Err(error) };
-            let attempt = Attempt { number, end: &end, heard: Heard::Nothing };
-            match verdict(&self.retry, attempt, rand::random()) {
-                Verdict::Stop => return Err(error),
-                Verdict::Again(pause) => {
-                    tracing::debug!(%error, ?pause, "Azure Resource Manager is asked again");
-                    tokio::time::sleep(pause).await;
-                    number += 1;
-                }
-            }
+            tries.again(end, error).await?;
         }
     }
 
@@ -220,7 +216,35 @@ const PAGE_LIMIT: usize = 100;
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 fn default_retry() -> RetryPolicy {
-    RetryPolicy { retries: 3, longest_pause: Duration::from_secs(30), ..RetryPolicy::default() }
+    RetryPolicy { retries: 3, longest_asked: Duration::from_secs(30), ..RetryPolicy::default() }
+}
+
+/// The tries at one question.
+struct Tries {
+    policy: RetryPolicy,
+    /// Of the try under way, from 1.
+    number: u32,
+}
+
+impl Tries {
+    fn of(policy: RetryPolicy) -> Self {
+        Self { policy, number: 1 }
+    }
+
+    /// Pauses before another try; or gives the error back, when `end` says that none helps or too many were made.
+    async fn again(&mut self, end: Option<End>, error: Error) -> Result<(), Error> {
+        let Some(end) = end else { return Err(error) };
+        let attempt = Attempt { number: self.number, end: &end, heard: Heard::Nothing };
+        match verdict(&self.policy, attempt, rand::random()) {
+            Verdict::Stop => Err(error),
+            Verdict::Again(pause) => {
+                tracing::debug!(%error, ?pause, "Azure Resource Manager is asked again");
+                tokio::time::sleep(pause).await;
+                self.number += 1;
+                Ok(())
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -262,6 +286,13 @@ fn read(answer: &Response<Bytes>) -> Answer {
     Answer::read(answer.status().as_u16(), answer.headers(), answer.body(), SystemTime::now())
 }
 
+/// How an attempt with another answer than 200 ended, when another may help, and its error.
+fn refusal(what: &str, answer: Answer) -> (Option<End>, Error) {
+    let end = matches!(answer.status, 429 | 500 | 502..=504)
+        .then_some(End::Refused { status: answer.status, retry_after: answer.retry_after });
+    (end, Error::refused(what, answer))
+}
+
 /// How an attempt without an answer ended, when another may help: a connection that broke under the request. One
 /// that could not be opened was given all the time there is.
 fn error_end(error: &Error) -> Option<End> {
@@ -275,6 +306,8 @@ fn error_end(error: &Error) -> Option<End> {
 
 #[cfg(test)]
 mod tests {
+    use bastide_core::Freshness;
+
     use super::*;
     use crate::script::{Asked, Reply, Script};
 
@@ -312,7 +345,8 @@ mod tests {
         assert!(script.arm().get(&question("s")).await.is_ok());
         is_ok(
             &script.asked(),
-            &[("Bearer token 1", None, Freshness::Cached), ("Bearer token 2", None, Freshness::New)],
+            // The second asks what is in the cache by now: another one, so that is that.
+            &[("Bearer token 1", None, Freshness::Cached), ("Bearer token 2", None, Freshness::Cached)],
         );
         let script = Script::start(vec![Reply::json(401, "{}"), Reply::json(401, "{}")]).await;
         assert!(matches!(script.arm().get(&question("s")).await, Err(Error::TokenRefused { .. })));
@@ -393,7 +427,7 @@ mod tests {
             assert_eq!(script.paths().len(), 1);
         };
         check(Reply::json(429, "{}").header("Retry-After: 3600"), |error| {
-            error.hint().unwrap() == "try again in 3600 s"
+            error.hint().unwrap() == "try again in an hour"
         })
         .await;
         check(Reply::json(403, "{}"), |error| matches!(error, Error::Forbidden { .. })).await;

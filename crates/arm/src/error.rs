@@ -1,7 +1,7 @@
 //! What can go wrong between a user's words and ARM's answer, whose fault it is, and what to do next. It leaves
 //! out how ARM's refusals are read ([`Answer`]).
 
-use bastide_core::{AuthError, Fault};
+use bastide_core::{AuthError, Fault, Wait};
 
 use crate::{Answer, SubscriptionChoice};
 
@@ -156,10 +156,15 @@ impl Error {
             }
             Error::NotFound { answer, .. } => not_found_hint(answer.as_deref()),
             Error::Throttled { answer, .. } => match answer.retry_after {
-                Some(wait) => format!("try again in {} s", wait.as_secs()),
+                Some(wait) => format!("try again in {}", Wait(wait)),
                 None => "try again in a minute".into(),
             },
-            Error::Sick { .. } => "try again; https://status.azure.com shows known faults".into(),
+            Error::Sick { answer, .. } => match answer.retry_after {
+                Some(wait) => {
+                    format!("try again in {}; https://status.azure.com shows known faults", Wait(wait))
+                }
+                None => "try again; https://status.azure.com shows known faults".into(),
+            },
             Error::Rejected { answer, .. } if answer.is(&["InvalidSubscriptionId"]) => {
                 "a subscription is named by its id (a GUID) or by its name: `az account list -o table`".into()
             }

@@ -14,6 +14,8 @@ mod answer;
 mod bastion;
 mod client;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod script;
 mod subscription;

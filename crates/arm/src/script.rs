@@ -98,7 +98,12 @@ impl Script {
     pub(crate) fn arm(&self) -> Arm {
         let cloud = Cloud { arm: self.url(), ..Cloud::public() };
         Arm::new(self.network(), cloud, Arc::clone(&self.tokens) as Arc<dyn Provider>).with_retry(
-            RetryPolicy { retries: 3, first_pause: Duration::ZERO, longest_pause: Duration::from_secs(30) },
+            RetryPolicy {
+                retries: 3,
+                first_pause: Duration::ZERO,
+                longest_asked: Duration::from_secs(30),
+                ..RetryPolicy::default()
+            },
         )
     }
 

@@ -182,7 +182,7 @@ fn is_guid(text: &str) -> bool {
 }
 
 /// The default in the CLI's profile, which begins with a byte order mark.
-fn azure_cli_default(profile: &[u8], cloud: &str) -> Option<String> {
+pub(crate) fn azure_cli_default(profile: &[u8], cloud: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Profile {
         subscriptions: Vec<Entry>,

@@ -18,7 +18,7 @@ pub(crate) fn message(body: &[u8]) -> Option<String> {
     let text = description.split("Trace ID:").next().unwrap_or_default();
     let text = service_message(text.as_bytes())?;
     Some(match correlation_id {
-        Some(id) if id.len() <= ID_LIMIT && !id.contains(char::is_whitespace) => {
+        Some(id) if id.len() <= ID_LIMIT && !id.contains(|c: char| c.is_whitespace() || c.is_control()) => {
             format!("{text} (correlation id {id})")
         }
         _ => text,

@@ -24,6 +24,8 @@ mod entra;
 mod environment;
 mod exec;
 mod federated;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod kept;
 mod keyring;

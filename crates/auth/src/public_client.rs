@@ -20,7 +20,8 @@ use oauth2::{
 use serde::{Deserialize, Serialize};
 
 use crate::entra;
-use crate::transport::{Exchange, Failure, is_sick, retry_after};
+use crate::transport::{Exchange, Failure, is_sick};
+use bastide_net::retry_after;
 
 /// What the user has to do somewhere else, with a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,10 +147,11 @@ impl PublicClient {
         let answer = self.exchange.once(request.map(Bytes::from)).await?;
         let status = answer.status().as_u16();
         if is_sick(status) {
-            if let Some(wait) = retry_after(answer.headers()) {
+            if let Some(wait) = retry_after(answer.headers(), SystemTime::now()) {
                 (self.pause)(wait.min(LONGEST_WAIT)).await;
             }
-            return Err(Failure::Sick { host, status, message: None });
+            let retry_after = retry_after(answer.headers(), SystemTime::now());
+            return Err(Failure::Sick { host, status, message: None, retry_after });
         }
         vector(answer)
     }

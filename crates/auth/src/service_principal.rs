@@ -233,7 +233,7 @@ mod tests {
     use std::error::Error as _;
     use std::time::{Duration, SystemTime};
 
-    use bastide_core::Freshness;
+    use bastide_core::{Fault, Freshness};
 
     use super::*;
     use crate::test_server::{Answer, Server, setup};
@@ -323,15 +323,19 @@ mod tests {
         let (principal, server) =
             self::principal(vec![sick(), sick(), sick(), Answer::json(200, TOKEN)]).await;
         let error = principal.access_token(&TokenRequest::new(SCOPE)).await.unwrap_err();
-        assert!(matches!(error, AuthError::Network { .. }), "{error}");
-        assert_eq!(error.source().unwrap().to_string(), "localhost answered 503: Service Unavailable");
+        assert_eq!(
+            error.to_string(),
+            "client-secret got no token: localhost answered 503: Service Unavailable"
+        );
+        assert_eq!(error.fault(), Fault::Service);
         assert_eq!(server.requests().len(), 3);
     }
 
     #[tokio::test]
     async fn a_wait_that_is_too_long_is_not_waited_for() {
         let (principal, server) = principal(vec![Answer::json(429, "{}").header("Retry-After: 3600")]).await;
-        assert!(principal.access_token(&TokenRequest::new(SCOPE)).await.is_err());
+        let error = principal.access_token(&TokenRequest::new(SCOPE)).await.unwrap_err();
+        assert!(error.hint().starts_with("try again in an hour"), "{}", error.hint());
         assert_eq!(server.requests().len(), 1);
     }
 

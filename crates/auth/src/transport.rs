@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
@@ -13,7 +13,7 @@ use azure_core::http::{
     AsyncRawResponse, Body, ClientOptions, HttpClient, Request, RetryOptions, StatusCode, Transport,
 };
 use bastide_core::{Attempt, AuthError, End, Heard, RetryPolicy, Verdict, verdict};
-use bastide_net::Network;
+use bastide_net::{Network, retry_after};
 use bytes::Bytes;
 use url::form_urlencoded;
 
@@ -37,10 +37,10 @@ pub(crate) fn client_options(
     }
 }
 
-/// How often a sick sign-in service is asked again: three tries in all, the longest pause 10 s, so that all of it
-/// fits into the time limit of [`crate::CacheOptions`].
+/// How often a sick sign-in service is asked again: three tries in all, no wait above 10 s, so that all of it fits
+/// into the time limit of [`crate::CacheOptions`].
 fn default_retry() -> RetryPolicy {
-    RetryPolicy { retries: 2, ..RetryPolicy::default() }
+    RetryPolicy { retries: 2, longest_asked: Duration::from_secs(10), ..RetryPolicy::default() }
 }
 
 /// Our error at the bottom of one of `azure_core`'s, which wraps it several times.
@@ -64,7 +64,7 @@ pub(crate) enum Failure {
     Network(bastide_net::Error),
     /// The service, or something in between, is not able to answer.
     #[error("{host} answered {status}{}", said(.message.as_deref()))]
-    Sick { host: String, status: u16, message: Option<String> },
+    Sick { host: String, status: u16, message: Option<String>, retry_after: Option<Duration> },
     /// The service refuses this sign-in.
     #[error("{host} answered {status}{}", said(.message.as_deref()))]
     Refused { host: String, status: u16, message: Option<String> },
@@ -83,7 +83,9 @@ impl Failure {
         let provider = provider.to_owned();
         match self {
             Failure::Network(source) => AuthError::Network { provider, source: Arc::new(source) },
-            Failure::Sick { .. } => AuthError::Network { provider, source: Arc::new(self) },
+            Failure::Sick { retry_after, .. } => {
+                AuthError::Sick { provider, message: self.to_string(), retry_after }
+            }
             Failure::Unsendable => AuthError::Refused { provider, message: self.to_string(), hint: None },
             Failure::Refused { ref message, .. } => {
                 let message = message.clone().unwrap_or_else(|| self.to_string());
@@ -117,33 +119,47 @@ impl Exchange {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let mut number = 1;
         loop {
-            let answer = self.network.send(request.clone()).await.map_err(Failure::Network)?;
-            let status = answer.status().as_u16();
-            if answer.status().is_success() {
-                return Ok(answer);
-            }
-            if is_sick(status) {
-                let end = End::Refused { status, retry_after: retry_after(answer.headers()) };
-                let attempt = Attempt { number, end: &end, heard: Heard::Nothing };
-                if let Verdict::Again(pause) = verdict(&self.retry, attempt, rand::random()) {
-                    tracing::debug!(%host, status, ?pause, "the sign-in service is asked again");
+            let (end, failure) = match self.network.send(request.clone()).await {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) => refusal(&host, &answer),
+                // One that broke under the request. One that could not be opened was given all the time there is.
+                Err(error) if !error.is_connect() && !error.is_timeout() => {
+                    (Some(End::Broken(error.to_string())), Failure::Network(error))
+                }
+                Err(error) => (None, Failure::Network(error)),
+            };
+            let Some(end) = end else { return Err(failure) };
+            let attempt = Attempt { number, end: &end, heard: Heard::Nothing };
+            match verdict(&self.retry, attempt, rand::random()) {
+                Verdict::Stop => return Err(failure),
+                Verdict::Again(pause) => {
+                    tracing::debug!(%failure, ?pause, "the sign-in service is asked again");
                     tokio::time::sleep(pause).await;
                     number += 1;
-                    continue;
                 }
             }
-            let message = entra::message(answer.body());
-            return Err(match status {
-                // The token end point refuses with 400 or 401 (RFC 6749 §5.2), and with 403 behind some policies.
-                400 | 401 | 403 => Failure::Refused { host, status, message },
-                _ => Failure::Sick { host, status, message },
-            });
         }
     }
 
     /// The answer, whatever it is, asked for once.
     pub(crate) async fn once(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, Failure> {
         self.network.send(request).await.map_err(Failure::Network)
+    }
+}
+
+/// What an answer without a token comes to, and the end of the attempt when another may help.
+fn refusal(host: &str, answer: &http::Response<Bytes>) -> (Option<End>, Failure) {
+    let (host, status) = (host.to_owned(), answer.status().as_u16());
+    let message = entra::message(answer.body());
+    match status {
+        // The token end point refuses with 400 or 401 (RFC 6749 §5.2), and with 403 behind some policies.
+        400 | 401 | 403 => (None, Failure::Refused { host, status, message }),
+        _ => {
+            let retry_after = retry_after(answer.headers(), SystemTime::now());
+            let curable = is_sick(status);
+            let end = curable.then_some(End::Refused { status, retry_after });
+            (end, Failure::Sick { host, status, message, retry_after })
+        }
     }
 }
 
@@ -210,10 +226,4 @@ impl Client {
         };
         builder.body(body).map_err(|_| Failure::Unsendable)
     }
-}
-
-/// Entra ID gives its `Retry-After` in seconds; a date would be ignored.
-pub(crate) fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
-    let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
 }

@@ -15,7 +15,7 @@ use crate::signals::Signals;
 pub(crate) fn run(global: &Global, reporter: &Reporter) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     setup::block_on(runtime, async {
-        let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+        let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let caller = async {
             let client = setup::signing_in(global, reporter).await?;

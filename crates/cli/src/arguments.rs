@@ -235,6 +235,11 @@ pub(crate) struct Tunnel {
     pub(crate) local: LocalSide,
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
+    /// Keep N sessions of each forwarding ready, so that a connection opens in one round trip. They count against
+    /// the Bastion host's limit of sessions; they are given back after 30 s without a new connection, which then
+    /// has them made again
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=20), help_heading = "Connections")]
+    pub(crate) prefetch: u8,
 }
 
 /// The ports of both ends.

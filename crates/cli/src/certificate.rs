@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, ssh_cert: &SshCert, reporter: &Reporter) -> R
 }
 
 async fn write(global: &Global, ssh_cert: &SshCert, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let asking = async {
         let client = setup::signing_in(global, reporter).await?;
         let identity = client.entra_identity(None).await?;

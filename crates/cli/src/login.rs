@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, login: &Login, reporter: &Reporter) -> Result
 }
 
 async fn sign_in(global: &Global, login: &Login, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
     let page = Page::new(reporter);
     let mut shown = page.shown.subscribe();

@@ -15,6 +15,7 @@ mod report;
 mod setup;
 mod sign_in;
 mod signals;
+mod speaker;
 mod ssh;
 mod sys;
 mod tunnel;
@@ -46,5 +47,6 @@ fn main() -> std::process::ExitCode {
         reporter.failure(&failure);
         Exit::from(failure.fault())
     });
+    reporter.close();
     exit.into()
 }

@@ -5,8 +5,10 @@ use serde_json::json;
 
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
-use crate::report::{Reporter, Stream};
+use crate::report::Reporter;
+use crate::setup::FirstWord;
 use crate::signals::Signals;
+use crate::speaker::Stream;
 use crate::{setup, sys};
 
 /// Carries the connection until either side ends it, a signal, or a time limit.
@@ -17,7 +19,7 @@ pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter)
 }
 
 async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
     let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
     let behaviour = &arguments.behaviour;
@@ -28,7 +30,8 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        Ok::<_, Failure>(client.relay(&host, plan, setup::relay_options(behaviour), reporter.observer())?)
+        let options = setup::relay_options(behaviour, FirstWord::on(arguments.resource_port));
+        Ok::<_, Failure>(client.relay(&host, plan, options, reporter.observer())?)
     };
     let relay = tokio::select! {
         relay = opening => relay?,
@@ -46,6 +49,8 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
         (Ok(End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. }), None) => {
             Exit::Failed(Fault::Network)
         }
+        // What comes behind such a close is not the VM's own end: bytes may be missing.
+        (Ok(end @ End::Closed { .. }), None) if !end.is_ordinary() => Exit::Failed(Fault::Service),
         // The far side's end is the ordinary end of a session.
         (Ok(_), None) => Exit::Done,
     };

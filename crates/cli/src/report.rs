@@ -2,7 +2,6 @@
 //! "Output"). It leaves out what happens.
 
 use std::error::Error;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::arguments::{Color, Global, Output};
 use crate::exit::{Exit, Failure};
+use crate::speaker::{self, LogLine, Speaker, Stream};
 
 /// Says things in the way that the user chose. Clones say them in the same way.
 #[derive(Debug, Clone)]
@@ -22,13 +22,8 @@ pub(crate) struct Reporter {
     /// Where JSON goes: standard output belongs to the connection's bytes in some commands.
     json_to: Stream,
     level: Level,
-}
-
-/// Which standard stream carries JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
+    stdout: Arc<Speaker>,
+    stderr: Arc<Speaker>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -46,13 +41,18 @@ impl Reporter {
             Color::Always => anstream::ColorChoice::Always.write_global(),
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
-        log_to_stderr(global);
+        let stdout =
+            Arc::new(Speaker::new(Stream::Stdout, |count| object("dropped", json!({"count": count}))));
+        let stderr = Arc::new(Speaker::new(Stream::Stderr, |count| {
+            format!("warning: {count} lines are left out here: nobody had read those before")
+        }));
+        log_to(&stderr, global);
         let level = match (global.quiet, global.verbose) {
             (true, _) => Level::Quiet,
             (false, 0) => Level::Normal,
             (false, _) => Level::Verbose,
         };
-        Self { output: global.output, json_to: Stream::Stdout, level }
+        Self { output: global.output, json_to: Stream::Stdout, level, stdout, stderr }
     }
 
     /// The same, with JSON on another stream.
@@ -63,7 +63,7 @@ impl Reporter {
     /// Words for a person.
     pub(crate) fn say(&self, words: &str) {
         if self.level >= Level::Normal && self.output == Output::Text {
-            line(words);
+            self.line(words);
         }
     }
 
@@ -71,22 +71,21 @@ impl Reporter {
     pub(crate) fn warn(&self, words: &str) {
         if self.level >= Level::Normal {
             let style = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
-            line(&format!("{style}warning:{style:#} {words}"));
+            self.line(&format!("{style}warning:{style:#} {words}"));
         }
     }
 
     /// What to do about a failure that another program has told.
     pub(crate) fn hint(&self, words: &str) {
         if self.output == Output::Text {
-            line(&format!("hint: {words}"));
+            self.line(&format!("hint: {words}"));
         }
     }
 
     /// Data, for a person or for a program that reads text.
     pub(crate) fn data(&self, words: &str) {
         if self.output == Output::Text {
-            // A reader that has gone away wants no more.
-            drop(writeln!(anstream::stdout().lock(), "{words}"));
+            self.stdout.say(words.to_owned());
         }
     }
 
@@ -95,17 +94,16 @@ impl Reporter {
         if self.output != Output::Json {
             return;
         }
-        let now = OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default();
-        let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now))]);
-        if let Value::Object(fields) = fields {
-            event.extend(fields);
+        match self.json_to {
+            Stream::Stdout => self.stdout.say(object(name, fields)),
+            Stream::Stderr => self.stderr.say(object(name, fields)),
         }
-        let text = Value::Object(event).to_string();
-        // A reader that has gone away is no reason to end connections.
-        drop(match self.json_to {
-            Stream::Stdout => writeln!(std::io::stdout().lock(), "{text}"),
-            Stream::Stderr => writeln!(std::io::stderr().lock(), "{text}"),
-        });
+    }
+
+    /// Lets what was said reach its readers, for a moment. The last thing that is done.
+    pub(crate) fn close(&self) {
+        self.stdout.close();
+        self.stderr.close();
     }
 
     /// Why the command failed.
@@ -142,6 +140,13 @@ impl Reporter {
                     }),
                 );
                 match &account.outcome {
+                    Ok(end) if !end.is_ordinary() => self.warn(&format!(
+                        "connection {id} from {} ended at {}: {end}, after {seconds:.1} s, {} bytes sent, {} received",
+                        account.peer,
+                        now(),
+                        account.sent,
+                        account.received
+                    )),
                     Ok(end) => self.detail(&format!(
                         "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
                         account.sent, account.received
@@ -162,32 +167,50 @@ impl Reporter {
 
     fn detail(&self, words: &str) {
         if self.level >= Level::Verbose && self.output == Output::Text {
-            line(words);
+            self.line(words);
         }
     }
 
     fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, fault: Fault) {
         let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
         let mut message = error.to_string();
-        line(&format!("{style}error:{style:#} {message}"));
+        self.line(&format!("{style}error:{style:#} {message}"));
         let mut source = error.source();
         while let Some(cause) = source {
             let words = cause.to_string();
             // A wrapper that shows its cause says it once.
             if !message.ends_with(&words) {
-                line(&format!("  caused by: {words}"));
+                self.line(&format!("  caused by: {words}"));
             }
             message = format!("{message}: {words}");
             source = cause.source();
         }
         if let Some(hint) = &hint {
-            line(&format!("hint: {hint}"));
+            self.line(&format!("hint: {hint}"));
         }
         if let Some(id) = request_id {
-            line(&format!("request id: {id}"));
+            self.line(&format!("request id: {id}"));
         }
         self.event("error", json!({"code": Exit::from(fault).code(), "message": message, "hint": hint}));
     }
+
+    fn line(&self, words: &str) {
+        self.stderr.say(words.to_owned());
+    }
+}
+
+/// An event as a line of JSON.
+fn object(name: &str, fields: Value) -> String {
+    let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now()))]);
+    if let Value::Object(fields) = fields {
+        event.extend(fields);
+    }
+    Value::Object(event).to_string()
+}
+
+/// Now (RFC 3339).
+fn now() -> String {
+    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
 }
 
 /// A bug of ours is said in words too, with the place that a report needs. The connection that met it ends; its token
@@ -196,18 +219,14 @@ pub(crate) fn own_faults() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let what = panic.payload_as_str().unwrap_or("no message");
-        line(&format!("error: a fault of bastide itself, at {place}: {what}"));
-        line("hint: please report it with this line and what you did");
+        speaker::write(Stream::Stderr, &format!("error: a fault of bastide itself, at {place}: {what}"));
+        speaker::write(Stream::Stderr, "hint: please report it with this line and what you did");
     }));
 }
 
-fn line(words: &str) {
-    // Nobody is left to tell that standard error is gone.
-    drop(writeln!(anstream::stderr().lock(), "{words}"));
-}
-
 /// Log lines of the libraries: warnings by default, ours in detail with `-v`, everything with `-vv`.
-fn log_to_stderr(global: &Global) {
+fn log_to(stderr: &Arc<Speaker>, global: &Global) {
+    let stderr = Arc::clone(stderr);
     use tracing::level_filters::LevelFilter;
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
@@ -222,7 +241,7 @@ fn log_to_stderr(global: &Global) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(move || LogLine::new(Arc::clone(&stderr)))
         .with_ansi(colors)
         .with_target(global.verbose > 1)
         .without_time()

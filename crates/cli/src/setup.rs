@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, RelayOptions,
-    ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive, TunnelOptions,
+    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, Relay,
+    RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive, TunnelOptions,
 };
+
+use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
 use crate::exit::{Exit, Failure};
 use crate::login::Page;
 use crate::report::Reporter;
+use crate::sys;
 
 /// A client as the flags and the environment describe it.
 pub(crate) async fn client(
@@ -58,6 +61,7 @@ async fn open(
         exec_command: global.exec_command.clone(),
         prompt: Some(Arc::new(Page::new(reporter))),
         environment,
+        ledger: sys::state_folder().map(|folder| folder.join("ledger")),
     };
     Ok(Client::new(settings).await?)
 }
@@ -107,16 +111,43 @@ pub(crate) fn target(place: &Place) -> Result<Target, Failure> {
     }
 }
 
+/// Who says the first word over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstWord {
+    /// The VM: SSH (RFC 4253 §4.2).
+    Vm,
+    /// Nobody knows.
+    Either,
+}
+
+impl FirstWord {
+    /// On a port that is known for a protocol.
+    pub(crate) fn on(resource_port: u16) -> Self {
+        if resource_port == SSH_PORT { FirstWord::Vm } else { FirstWord::Either }
+    }
+}
+
+/// RFC 4253 §4.1.
+const SSH_PORT: u16 = 22;
+
 /// How connections behave.
-pub(crate) fn relay_options(behaviour: &Behaviour) -> RelayOptions {
+pub(crate) fn relay_options(behaviour: &Behaviour, first_word: FirstWord) -> RelayOptions {
+    let connect_timeout = Duration::from_secs(behaviour.connect_timeout);
     RelayOptions {
         max_frame: behaviour.max_frame,
         keepalive: match behaviour.keepalive {
             arguments::Keepalive::Ping => Keepalive::Ping,
             arguments::Keepalive::Tcp | arguments::Keepalive::Off => Keepalive::Tcp,
         },
-        connect_timeout: Duration::from_secs(behaviour.connect_timeout),
-        retry: RetryPolicy { retries: behaviour.retries, ..RetryPolicy::default() },
+        connect_timeout,
+        retry: RetryPolicy {
+            retries: behaviour.retries,
+            longest_asked: connect_timeout,
+            ..RetryPolicy::default()
+        },
+        // Half of it, so that a second try has as long: by default the 30 s that agentbaker gives the whole SSH
+        // handshake (peers.md F31).
+        first_byte: (first_word == FirstWord::Vm).then_some(connect_timeout / 2),
         ..RelayOptions::default()
     }
 }
@@ -128,6 +159,17 @@ pub(crate) fn tunnel_options(behaviour: &Behaviour) -> TunnelOptions {
         idle: behaviour.idle_timeout.map(Duration::from_secs),
         ..TunnelOptions::default()
     }
+}
+
+/// Gives back what `relays` hold, all within the time that the end of a tunnel has; how many tokens were not given
+/// back.
+pub(crate) async fn give_back(relays: &[Relay]) -> u64 {
+    let deadline = Instant::now() + TunnelOptions::default().grace;
+    let mut leaked = 0;
+    for relay in relays {
+        leaked += relay.close(deadline.saturating_duration_since(Instant::now())).await;
+    }
+    leaked
 }
 
 /// Says that a limit of the user's has ended the tunnel, if one has, and how the process then ends.

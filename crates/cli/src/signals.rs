@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::report::Reporter;
 use crate::sys;
 
-/// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives.
+/// An end that takes longer says why, so that nobody thinks that nothing happens.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives. All three mean the same: stop in
+/// order, and say by the exit status which one it was, 128 and its number. SIGHUP is the terminal being closed.
 pub(crate) struct Signals {
     stop: CancellationToken,
     number: Arc<AtomicU8>,
@@ -17,22 +24,27 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Must be called within a runtime.
-    pub(crate) fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen(reporter: &Reporter) -> std::io::Result<Self> {
+        let reporter = reporter.clone();
         let mut signals = sys::StopSignals::new()?;
         let stop = CancellationToken::new();
         let number = Arc::new(AtomicU8::new(0));
         let mut listener = JoinSet::new();
         let (token, first) = (stop.clone(), Arc::clone(&number));
         listener.spawn(async move {
-            loop {
-                let signal = signals.next().await;
-                if token.is_cancelled() {
-                    // Tokens not yet released are left to the service: the user does not want to wait.
-                    std::process::exit(i32::from(signal) + 128);
+            first.store(signals.next().await, Ordering::Relaxed);
+            token.cancel();
+            let second = async {
+                if let Ok(signal) = timeout(PATIENCE, signals.next()).await {
+                    return signal;
                 }
-                first.store(signal, Ordering::Relaxed);
-                token.cancel();
-            }
+                reporter
+                    .say("Ending what is open and giving tokens back; Ctrl + C again does not wait for it");
+                signals.next().await
+            };
+            let signal = second.await;
+            // Tokens not yet given back stay in the ledger: the user does not want to wait.
+            std::process::exit(i32::from(signal) + 128);
         });
         Ok(Self { stop, number, _listener: listener })
     }

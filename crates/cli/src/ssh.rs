@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Way};
-use crate::report::{Reporter, Stream};
+use crate::report::Reporter;
+use crate::setup::FirstWord;
 use crate::sign_in::{self, SignIn};
 use crate::signals::Signals;
+use crate::speaker::Stream;
 use crate::{setup, sys};
 
 /// Signs in and runs the session.
@@ -38,7 +40,7 @@ async fn session(
     program: &Path,
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let (bastion, target) = (setup::bastion(&ssh.place)?, setup::target(&ssh.place)?);
     let opening = async {
         let client = setup::client(global, &ssh.place, &ssh.behaviour, reporter).await?;
@@ -47,7 +49,7 @@ async fn session(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&ssh.behaviour);
+        let options = setup::relay_options(&ssh.behaviour, FirstWord::Vm);
         let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
         let sign_in = SignIn::prepare(ssh, password, &client, &host, reporter).await?;
         Ok::<_, Failure>((plan, relay, sign_in))
@@ -182,9 +184,7 @@ fn own_program() -> Result<OsString, Failure> {
 
 /// The host keys of VMs, by the VMs' identities, in a file of our own.
 fn known_hosts() -> Result<PathBuf, Failure> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
-    let Some(folder) = state.map(|state| state.join("bastide")) else {
+    let Some(folder) = sys::state_folder() else {
         return Err(Failure::usage("there is no home folder to keep host keys in", "set HOME"));
     };
     std::fs::create_dir_all(&folder)

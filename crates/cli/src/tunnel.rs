@@ -4,43 +4,68 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bastide::{Client, Endpoint, Forward, PeerPolicy, Stopped, Tunnel, TunnelOptions};
+use bastide::{Client, Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
-use crate::setup;
+use crate::setup::{self, FirstWord};
 use crate::signals::Signals;
+use crate::sys;
 
 /// A lease minted to prove that the tunnel works waits so long for the first connection (cli.md, "Output").
 const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// Opens the tunnel and serves until a signal or a time limit.
 pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
+    sys::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     setup::block_on(runtime, serve(global, tunnel, reporter))
 }
 
 async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
-    let signals = Signals::listen().map_err(Failure::system("signals cannot be received"))?;
+    let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
     let wanted = wanted(&arguments)?;
-    let forwards = tokio::select! {
-        forwards = open(global, &arguments, &wanted, reporter) => forwards?,
-        () = stop.cancelled() => return Ok(signals.received().map_or(Exit::Done, Exit::Signal)),
+    let mut relays = Vec::new();
+    let opened = tokio::select! {
+        opened = open(global, &arguments, &wanted, reporter, &mut relays) => Some(opened),
+        () = stop.cancelled() => None,
+    };
+    let forwards = match opened {
+        Some(Ok(forwards)) => forwards,
+        // What was minted for those that could be opened, or is being minted, goes back.
+        Some(Err(failure)) => {
+            warn_of_leaks(setup::give_back(&relays).await, reporter);
+            return Err(failure);
+        }
+        None => {
+            report_stopped(setup::give_back(&relays).await, reporter);
+            return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
+        }
     };
     let options = TunnelOptions {
         peers: if arguments.local.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser },
         ..setup::tunnel_options(&arguments.behaviour)
     };
     let Stopped { cause, leaked } = Tunnel::new(forwards, options).run(stop).await;
-    reporter.event("stopped", json!({"leaked": leaked}));
-    if leaked > 0 {
-        reporter.warn(&format!("{leaked} tokens could not be given back; the service ends them by itself"));
-    }
+    report_stopped(leaked, reporter);
     Ok(setup::limit_reached(cause, reporter)
         .unwrap_or_else(|| signals.received().map_or(Exit::Done, Exit::Signal)))
+}
+
+fn report_stopped(leaked: u64, reporter: &Reporter) {
+    reporter.event("stopped", json!({"leaked": leaked}));
+    warn_of_leaks(leaked, reporter);
+}
+
+fn warn_of_leaks(leaked: u64, reporter: &Reporter) {
+    if leaked > 0 {
+        reporter.warn(&format!(
+            "{leaked} tokens could not be given back; the next bastide tries again, and the service ends them by itself"
+        ));
+    }
 }
 
 /// The endpoints asked for, and the VM's port behind each.
@@ -61,12 +86,13 @@ fn wanted(arguments: &arguments::Tunnel) -> Result<Vec<(Endpoint, u16)>, Failure
     }
 }
 
-/// Opens every endpoint, and proves each by a mint.
+/// Opens every endpoint, and proves each by a mint. The relays that it has made are in `relays` whatever happens.
 async fn open(
     global: &Global,
     arguments: &arguments::Tunnel,
     wanted: &[(Endpoint, u16)],
     reporter: &Reporter,
+    relays: &mut Vec<Relay>,
 ) -> Result<Vec<Forward>, Failure> {
     let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
     let client: Client = setup::client(global, &arguments.place, &arguments.behaviour, reporter).await?;
@@ -77,8 +103,11 @@ async fn open(
         if let Some(advice) = plan.advice() {
             reporter.warn(advice);
         }
-        let options = setup::relay_options(&arguments.behaviour);
+        let prefetch = usize::from(arguments.prefetch);
+        let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
+        let options = RelayOptions { prefetch, ..options };
         let relay = client.relay(&host, plan, options, reporter.observer())?;
+        relays.push(relay.clone());
         let forward = Forward::open(endpoint, relay.clone()).await?;
         reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
         reporter.say(&format!("Opening tunnel on {}", words(forward.endpoint())));

@@ -9,10 +9,12 @@ use bastide_arm::{Arm, BastionName, SubscriptionSources};
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
-use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
 use bastide_net::Network;
-use bastide_relay::{Observer, Relay};
+use bastide_relay::{Ledger, Observer, Relay, Witness};
 
+use crate::ledger::LedgerFolder;
+use crate::power::Power;
 use crate::{Error, NetworkOptions, RelayOptions};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
@@ -40,6 +42,9 @@ pub struct Settings {
     pub exec_command: Option<String>,
     /// Who shows the user a code when [`Credential::DeviceCode`] needs a sign-in. Default: nobody, so that it fails.
     pub prompt: Option<Arc<dyn Prompt>>,
+    /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
+    /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
+    pub ledger: Option<PathBuf>,
 }
 
 /// Who asks Azure, and by which right.
@@ -131,9 +136,10 @@ impl Host {
 pub struct Client {
     network: Network,
     provider: Arc<dyn Provider>,
-    arm: Arm,
+    arm: Arc<Arm>,
     subscription: Option<String>,
     setup: Setup,
+    ledger: Option<Arc<dyn Ledger>>,
 }
 
 impl Client {
@@ -157,6 +163,7 @@ impl Client {
             store,
             exec_command,
             prompt,
+            ledger,
         } = settings;
         let network = Network::new(network)?;
         let cloud = match cloud {
@@ -176,8 +183,9 @@ impl Client {
             prompt,
         };
         let provider = credential.open(&setup)?;
-        let arm = Arm::new(network.clone(), cloud, Arc::clone(&provider));
-        Ok(Self { network, provider, arm, subscription, setup })
+        let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
+        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
+        Ok(Self { network, provider, arm, subscription, setup, ledger })
     }
 
     /// Signs a user in with a device code and keeps the sign-in in the store. Waits until the user is done.
@@ -231,7 +239,8 @@ impl Client {
         Ok(Host { description, token })
     }
 
-    /// A relay for connections by `plan` over `host`. Opens nothing yet. Must be called within a tokio runtime.
+    /// A relay for connections by `plan` over `host`. Opens nothing yet, but begins to give back what the ledger holds
+    /// of processes that are gone. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Connection`] when the host's data plane name is no host name.
@@ -243,7 +252,11 @@ impl Client {
         observer: Observer,
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
-        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer)?)
+        let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
+        let power =
+            |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
+        let witness = plan.machine().map(power);
+        Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
     }
 
     /// Who the user is on VMs by Entra ID: a fresh key in memory, for which certificates are asked in the tenant of

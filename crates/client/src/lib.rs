@@ -8,8 +8,10 @@
 mod client;
 mod endpoint;
 mod error;
+mod ledger;
 mod local_socket;
 mod peer;
+mod power;
 mod sys;
 mod tunnel;
 
@@ -21,10 +23,10 @@ pub use bastide_auth::{
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Secret, Target, TargetKind,
 };
-pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, ProxyRules};
+pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, ProxyRules};
 pub use bastide_relay::{
-    Account, Error as ConnectionError, Event, Halves, Keepalive, Local, Observer, Options as RelayOptions,
-    Relay,
+    Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Observer,
+    Options as RelayOptions, Relay,
 };
 pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};

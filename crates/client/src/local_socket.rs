@@ -46,6 +46,14 @@ impl Local for LocalSocket {
             LocalSocket::Unix(stream) => sys::is_hung_up(stream),
         }
     }
+
+    fn is_vacant(&self) -> bool {
+        match self {
+            LocalSocket::Tcp(stream) => sys::is_abandoned(stream) && !sys::has_unread(stream),
+            #[cfg(unix)]
+            LocalSocket::Unix(stream) => sys::is_hung_up(stream) && !sys::has_unread(stream),
+        }
+    }
 }
 
 impl AsyncRead for LocalSocket {

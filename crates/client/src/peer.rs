@@ -18,7 +18,8 @@ impl PeerPolicy {
     /// Lets the connection's other end in, or says why not.
     ///
     /// # Errors
-    /// `PermissionDenied` for another user's process, and when the kernel does not say whose it is.
+    /// `PermissionDenied` for another user's process, and when the kernel does not say whose it is; another kind for one
+    /// that is gone.
     pub(crate) fn admit(self, stream: &TcpStream) -> io::Result<()> {
         match self {
             PeerPolicy::Anyone => Ok(()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bastide_core::End;
 use bastide_relay::{Account, Local, Relay};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -93,7 +93,16 @@ pub enum StopCause {
 /// that connections being opened and closed do not stand in the way.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// The pause after a failed `accept`, most likely for want of descriptors: connections that end free some.
+/// Descriptors that one connection has at its most: the local side, the wire, and a connection for its mint or its
+/// release. Nobody is let in for whom they would not suffice: a release without a descriptor is a token left behind.
+const DESCRIPTORS_EACH: u64 = 3;
+
+/// Descriptors for everything else: standard streams, the runtime, listeners, sign-in, kept-alive connections, the
+/// ledger. A tunnel that listens has 12 open.
+const DESCRIPTORS_KEPT: u64 = 32;
+
+/// The pause after a failed `accept`, unless a connection ends before: most likely the descriptors are used up, by others
+/// or by us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Tunnel {
@@ -112,10 +121,11 @@ impl Tunnel {
         let activity = Arc::new(Activity::new());
         let relays: Vec<Relay> = forwards.iter().map(|forward| forward.relay.clone()).collect();
         let ids = Arc::new(AtomicU64::new(1));
-        let seats = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let seats = Arc::new(Semaphore::new(seats()));
         let accepting = CancellationToken::new();
         let mut acceptors = JoinSet::new();
         for forward in forwards {
+            forward.relay.expect_more();
             acceptors.spawn(accept_loop(Acceptor {
                 forward,
                 peers: options.peers,
@@ -176,6 +186,7 @@ pub async fn serve_one<L: Local>(
             relay.stop();
             // A local side that takes nothing any more has given up its right to an account.
             timeout_at(deadline, carried).await.unwrap_or_else(|_| Account {
+                peer: peer.to_owned(),
                 outcome: Ok(End::Stopped),
                 sent: 0,
                 received: 0,
@@ -199,24 +210,57 @@ struct Acceptor {
     stop: CancellationToken,
 }
 
-/// Accepts until stopped, then waits for its connections. The listener is closed before that wait.
+/// As many connections as the process has descriptors for.
+fn seats() -> usize {
+    let room = |limit: u64| limit.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+    let seats = crate::sys::descriptor_limit()
+        .map_or(MOST_CONNECTIONS, |limit| usize::try_from(room(limit)).unwrap_or(MOST_CONNECTIONS));
+    seats.clamp(1, MOST_CONNECTIONS)
+}
+
+/// Accepts until stopped, whatever `accept` says, then waits for its connections. The listener is closed before that
+/// wait.
 async fn accept_loop(acceptor: Acceptor) {
     let Acceptor { forward, peers, ids, seats, activity, stop } = acceptor;
     let Forward { listener, relay, endpoint } = forward;
     let mut connections = JoinSet::new();
+    let mut said = Said::default();
     loop {
         while connections.try_join_next().is_some() {}
-        let accepted = tokio::select! {
+        if seats.available_permits() == 0 && !std::mem::replace(&mut said.full, true) {
+            tracing::warn!(
+                "as many connections are open as there may be, or as the limit of open files allows (ulimit -n): \
+                 further ones wait for one to end"
+            );
+        }
+        let arrival = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &seats, peers) => accepted,
+            arrival = next(&listener, &seats, peers) => arrival,
         };
-        let (seat, local, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%endpoint, %error, "a local connection could not be accepted");
-                if error.kind() != io::ErrorKind::PermissionDenied {
-                    sleep(ACCEPT_PAUSE).await;
+        let (seat, local, peer) = match arrival {
+            Arrival::Welcome(seat, local, peer) => (seat, local, peer),
+            Arrival::Gone(error) => {
+                tracing::debug!(%endpoint, %error, "a local program has gone before it was served");
+                continue;
+            }
+            Arrival::Stranger(error) if said.stranger => {
+                tracing::info!(%endpoint, %error, "a local connection was refused");
+                continue;
+            }
+            Arrival::Stranger(error) => {
+                said.stranger = true;
+                tracing::warn!(%endpoint, %error, "a local connection was refused; -v tells of further ones");
+                continue;
+            }
+            Arrival::Starved(error) => {
+                if !std::mem::replace(&mut said.starved, true) {
+                    tracing::warn!(%endpoint, %error, "local connections cannot be accepted now, and wait");
+                }
+                tokio::select! {
+                    () = sleep(ACCEPT_PAUSE) => {}
+                    Some(_) = connections.join_next() => {}
+                    () = stop.cancelled() => break,
                 }
                 continue;
             }
@@ -236,27 +280,63 @@ async fn accept_loop(acceptor: Acceptor) {
     while connections.join_next().await.is_some() {}
 }
 
-/// The next local connection that may be served, when there is a seat for it. Cancel safe.
-async fn accept(
-    listener: &Listener,
-    seats: &Arc<Semaphore>,
-    peers: PeerPolicy,
-) -> io::Result<(tokio::sync::OwnedSemaphorePermit, LocalSocket, String)> {
-    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
-    match listener {
+/// What a listener has said already: others could make it repeat itself without end.
+#[derive(Default)]
+struct Said {
+    full: bool,
+    starved: bool,
+    stranger: bool,
+}
+
+/// Somebody at the door.
+enum Arrival {
+    /// To be served: a seat, the connection, and who it is.
+    Welcome(OwnedSemaphorePermit, LocalSocket, String),
+    /// Has left again.
+    Gone(io::Error),
+    /// Belongs to another user.
+    Stranger(io::Error),
+    /// Nobody can be let in for want of something that may come back.
+    Starved(io::Error),
+}
+
+/// The next local connection, when there is a seat for it. Cancel safe.
+async fn next(listener: &Listener, seats: &Arc<Semaphore>, peers: PeerPolicy) -> Arrival {
+    let seat = match Arc::clone(seats).acquire_owned().await {
+        Ok(seat) => seat,
+        // The semaphore is never closed.
+        Err(error) => return Arrival::Starved(io::Error::other(error)),
+    };
+    let accepted = match listener {
         Listener::Tcp(listener) => {
-            let (stream, peer) = listener.accept().await?;
-            peers.admit(&stream)?;
-            // Keystrokes must not wait for each other (Nagle, RFC 896).
-            stream.set_nodelay(true)?;
-            Ok((seat, LocalSocket::Tcp(stream), peer.to_string()))
+            listener.accept().await.map(|(stream, peer)| (LocalSocket::Tcp(stream), peer.to_string()))
         }
         #[cfg(unix)]
         Listener::Unix(socket) => {
-            let stream = socket.accept().await?;
-            Ok((seat, LocalSocket::Unix(stream), format!("unix:{}", socket.path().display())))
+            let peer = format!("unix:{}", socket.path().display());
+            socket.accept().await.map(|stream| (LocalSocket::Unix(stream), peer))
+        }
+    };
+    let (local, peer) = match accepted {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => Arrival::Gone(error),
+                _ => Arrival::Starved(error),
+            };
+        }
+    };
+    if let LocalSocket::Tcp(stream) = &local {
+        // Keystrokes must not wait for each other (Nagle, RFC 896). A socket whose peer has gone may say no to it.
+        match peers.admit(stream).map(|()| stream.set_nodelay(true)) {
+            Ok(Ok(())) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Arrival::Stranger(error),
+            Ok(Err(error)) => return Arrival::Gone(error),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Arrival::Gone(error),
+            Err(error) => return Arrival::Starved(error),
         }
     }
+    Arrival::Welcome(seat, local, peer)
 }
 
 /// When a byte last moved in any connection.

@@ -14,6 +14,7 @@ mod resource_id;
 mod retry;
 mod secret;
 mod target;
+mod wait;
 
 pub use bastion::{BastionHost, Sku};
 pub use cloud::Cloud;
@@ -23,6 +24,7 @@ pub use fault::Fault;
 pub use plan::{Entry, Plan, Refusal};
 pub use provider::{AccessToken, AuthError, CertificateRequest, Freshness, Provider, TokenRequest};
 pub use resource_id::ResourceId;
-pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, verdict};
+pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, is_closed_port, verdict};
 pub use secret::Secret;
 pub use target::{Target, TargetKind};
+pub use wait::Wait;

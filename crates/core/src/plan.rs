@@ -17,6 +17,7 @@ pub struct Plan {
     bastion: ResourceId,
     entry: Entry,
     resource_id: String,
+    machine: Option<ResourceId>,
     hostname: Option<Ipv4Addr>,
     port: u16,
     target_name: String,
@@ -97,12 +98,25 @@ impl Plan {
             bastion: host.id.clone(),
             entry,
             resource_id,
+            machine: match target {
+                Target::Resource(id)
+                    if matches!(id.kind(), TargetKind::VirtualMachine | TargetKind::ScaleSetInstance) =>
+                {
+                    Some(id.clone())
+                }
+                Target::Resource(_) | Target::Address(_) => None,
+            },
             hostname,
             port,
             target_name: target.display_name(),
             host_key_alias: host_key_alias(target, &host.id),
             advice,
         })
+    }
+
+    /// The VM or scale-set instance that is the target; none for an address, and for ids of other kinds.
+    pub fn machine(&self) -> Option<&ResourceId> {
+        self.machine.as_ref()
     }
 
     /// The host name (and port, in an emulator) of the Bastion host's data plane.

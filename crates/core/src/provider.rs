@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::{Fault, Secret};
+use crate::{Fault, Secret, Wait};
 
 /// A way to sign in to Azure.
 #[async_trait]
@@ -21,6 +21,25 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// [`AuthError`], which says whether another provider may be tried.
     async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError>;
+
+    /// Another token than `refused`, which a service has answered with 401: one that somebody else has asked for
+    /// meanwhile, or else a new one. So a token that is refused to many at once costs one request.
+    ///
+    /// Cancel safe, as [`Provider::access_token`].
+    ///
+    /// # Errors
+    /// Those of [`Provider::access_token`].
+    async fn another_token(
+        &self,
+        request: &TokenRequest,
+        refused: &Secret,
+    ) -> Result<AccessToken, AuthError> {
+        let cached = TokenRequest { freshness: Freshness::Cached, ..request.clone() };
+        match self.access_token(&cached).await? {
+            token if token.secret != *refused => Ok(token),
+            _ => self.access_token(&TokenRequest { freshness: Freshness::New, ..cached }).await,
+        }
+    }
 }
 
 /// What a token has to be good for.
@@ -134,6 +153,16 @@ pub enum AuthError {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// The sign-in service, or something in between, is not able to answer.
+    #[error("{provider} got no token: {message}")]
+    Sick {
+        /// The provider's name.
+        provider: String,
+        /// What was said, and by whom.
+        message: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// No answer in time.
     #[error("{provider} gave no answer within {} s", after.as_secs())]
     TimedOut {
@@ -169,6 +198,10 @@ impl AuthError {
                 "check the network, --proxy and --ca-bundle; the sign-in service must be reachable over HTTPS"
                     .into()
             }
+            AuthError::Sick { retry_after: Some(wait), .. } => {
+                format!("try again in {}; https://status.azure.com shows known faults", Wait(*wait))
+            }
+            AuthError::Sick { .. } => "try again; https://status.azure.com shows known faults".into(),
             AuthError::TimedOut { .. } => {
                 "try again; if the Azure CLI hangs, `az account get-access-token` shows \
                  why"
@@ -181,12 +214,58 @@ impl AuthError {
     pub fn fault(&self) -> Fault {
         match self {
             AuthError::Network { .. } => Fault::Network,
+            AuthError::Sick { .. } => Fault::Service,
             AuthError::Unavailable { .. }
             | AuthError::NotSignedIn { .. }
             | AuthError::Refused { .. }
             | AuthError::Unsupported { .. }
             | AuthError::Store { .. }
             | AuthError::TimedOut { .. } => Fault::SignIn,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// Has one token in its cache and another for who wants a new one.
+    struct Two(Mutex<Vec<Freshness>>);
+
+    #[async_trait]
+    impl Provider for Two {
+        fn name(&self) -> &str {
+            "two"
+        }
+
+        async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError> {
+            self.0.lock().unwrap().push(request.freshness);
+            let secret = Secret::new(match request.freshness {
+                Freshness::Cached => "cached",
+                Freshness::New => "new",
+            });
+            Ok(AccessToken { secret, expires_on: SystemTime::UNIX_EPOCH })
+        }
+    }
+
+    #[test]
+    fn another_token_is_a_new_one_only_if_need_be() {
+        for (refused, expected, asked) in [
+            ("old", "cached", vec![Freshness::Cached]),
+            ("cached", "new", vec![Freshness::Cached, Freshness::New]),
+        ] {
+            let two = Two(Mutex::default());
+            let (request, refused) = (TokenRequest::new("scope"), Secret::new(refused));
+            let mut answer = pin!(two.another_token(&request, &refused));
+            let Poll::Ready(token) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("nothing to wait for")
+            };
+            assert_eq!(token.unwrap().secret.expose(), expected);
+            assert_eq!(*two.0.lock().unwrap(), asked);
         }
     }
 }

@@ -88,11 +88,28 @@ impl fmt::Display for End {
     }
 }
 
+impl End {
+    /// Whether the far side ended it in an orderly way: a close frame of 1000, or without a code (1005), or the end of
+    /// the bytes, as a TCP FIN becomes one (protocol.md §3 step 3). A VM that refuses its port ends so; other codes
+    /// (1001, 1011, 1012, 1013 and what nobody has seen) and broken connections are the service's.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, End::Closed { code: 1000 | 1005, .. } | End::Eof)
+    }
+
+    /// Whether nobody needs to be told of it: one of the two programs ended it, or the user did.
+    pub fn is_ordinary(&self) -> bool {
+        self.is_clean() || matches!(self, End::LocalClosed | End::LocalBroken(_) | End::Stopped)
+    }
+}
+
 /// Whether anything had come back from the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
     /// Not a byte: the bytes sent so far can be sent again over a new connection.
     Nothing,
+    /// Not a byte, and the local side has finished and all that it said was sent: the VM may have taken it and have
+    /// nothing to answer. After a clean end, sending it again could do twice what was to be done once.
+    NoAnswer,
     /// Something, or more was sent than is kept: another attempt would corrupt the stream.
     Something,
 }
@@ -108,6 +125,13 @@ pub struct Attempt<'a> {
     pub heard: Heard,
 }
 
+/// Whether so many clean ends ([`End::is_clean`]) in a row without a word from the VM are the VM's own, and another
+/// attempt would be closed as well (protocol.md §4, "closed at once, every time"). Each attempt may land on another
+/// node, so that one sick node does not look like a closed port.
+pub fn is_closed_port(clean_ends: u32) -> bool {
+    clean_ends >= 2
+}
+
 /// How often and how fast to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -116,13 +140,21 @@ pub struct RetryPolicy {
     pub retries: u32,
     /// The pause before the second attempt; it doubles. Default 500 ms.
     pub first_pause: Duration,
-    /// No pause is longer, nor is a longer `Retry-After` waited for. Default 10 s (peers.md F16).
+    /// No pause is longer. Default 10 s (peers.md F16).
     pub longest_pause: Duration,
+    /// A service that asks for a longer wait (`Retry-After`) is not asked again. Default 60 s: as long as opening
+    /// a connection may take.
+    pub longest_asked: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { retries: 4, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(10) }
+        Self {
+            retries: 4,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(10),
+            longest_asked: Duration::from_secs(60),
+        }
     }
 }
 
@@ -140,11 +172,14 @@ pub fn verdict(policy: &RetryPolicy, attempt: Attempt<'_>, jitter: f64) -> Verdi
     if attempt.heard == Heard::Something || attempt.number > policy.retries || !is_curable(attempt.end) {
         return Verdict::Stop;
     }
+    if attempt.heard == Heard::NoAnswer && attempt.end.is_clean() {
+        return Verdict::Stop;
+    }
     let doubled = policy.first_pause.saturating_mul(1 << (attempt.number - 1).min(10));
     // Half of the pause is fixed, half is chance ("equal jitter").
     let pause = doubled.min(policy.longest_pause).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
     match attempt.end {
-        End::Refused { retry_after: Some(asked), .. } if *asked > policy.longest_pause => Verdict::Stop,
+        End::Refused { retry_after: Some(asked), .. } if *asked > policy.longest_asked => Verdict::Stop,
         End::Refused { retry_after: Some(asked), .. } => Verdict::Again(pause.max(*asked)),
         _ => Verdict::Again(pause),
     }
@@ -175,6 +210,10 @@ mod tests {
         verdict(&RetryPolicy::default(), Attempt { number, end: &end, heard }, 1.0)
     }
 
+    fn closed(code: u16) -> End {
+        End::Closed { code, reason: String::new() }
+    }
+
     #[test]
     fn a_sick_service_is_tried_again_until_the_vm_was_heard() {
         let half_second = Verdict::Again(Duration::from_millis(500));
@@ -203,6 +242,43 @@ mod tests {
             End::Refused { status: 429, retry_after: Some(Duration::from_secs(3600)) },
         ] {
             assert_eq!(judge(1, end.clone(), Heard::Nothing), Verdict::Stop, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_port_is_told_from_a_sick_service() {
+        let again = Verdict::Again(Duration::from_millis(500));
+        for clean in [closed(1005), End::Eof] {
+            assert!(clean.is_clean());
+            assert_eq!(judge(1, clean.clone(), Heard::Nothing), again, "{clean:?}");
+        }
+        assert!(!is_closed_port(1) && is_closed_port(2));
+        assert_eq!(judge(1, closed(1000), Heard::Nothing), Verdict::Stop, "the VM's own word");
+        for sick in [
+            closed(1001),
+            closed(1006),
+            closed(1011),
+            closed(1012),
+            closed(1013),
+            End::Broken("reset".into()),
+            End::Malformed("x"),
+            End::Dead,
+        ] {
+            assert!(!sick.is_clean() && !sick.is_ordinary());
+            for heard in [Heard::Nothing, Heard::NoAnswer] {
+                assert!(matches!(judge(4, sick.clone(), heard), Verdict::Again(_)), "{sick:?}");
+            }
+            assert_eq!(judge(5, sick.clone(), Heard::Nothing), Verdict::Stop, "{sick:?}");
+        }
+        for lasting in [closed(1002), closed(1003), closed(1007), closed(1008), closed(1009), closed(4000)] {
+            assert_eq!(judge(1, lasting.clone(), Heard::Nothing), Verdict::Stop, "{lasting:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_vm_may_have_done_is_not_done_twice() {
+        for clean in [closed(1000), closed(1005), End::Eof] {
+            assert_eq!(judge(1, clean.clone(), Heard::NoAnswer), Verdict::Stop, "{clean:?}");
         }
     }
 

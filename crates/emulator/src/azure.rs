@@ -3,6 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_plane::Sessions;
@@ -32,6 +33,8 @@ pub(crate) struct Azure {
     pub(crate) sessions: Sessions,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
+    /// Asks every connection that is not a tunnel to end.
+    pub(crate) hang_up: watch::Sender<()>,
     /// Asks everything to end.
     pub(crate) stop: CancellationToken,
 }

@@ -59,6 +59,10 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
             }
             json!({})
         }
+        (&Method::POST, ["hang-up"]) => {
+            azure.hang_up.send_replace(());
+            json!({})
+        }
         (&Method::POST, ["reset"]) => {
             azure.recorder.reset();
             json!({})
@@ -68,6 +72,7 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Response> {
                 "GET /_emulator/transcript",
                 "GET /_emulator/violations",
                 "GET /_emulator/sessions",
+                "POST /_emulator/hang-up",
                 "POST /_emulator/reset",
                 "GET /_emulator/faults",
                 "POST /_emulator/faults",

@@ -251,6 +251,12 @@ impl Emulator {
         self.azure.faults.standing()
     }
 
+    /// Closes every connection on which no request is under way, and every other one behind its answer; tunnels
+    /// stay. [`Transcript::closed`] tells when it is done.
+    pub fn hang_up(&self) {
+        self.azure.hang_up.send_replace(());
+    }
+
     /// Forgets the transcript, but for sessions that are open or not released.
     pub fn reset(&self) {
         self.azure.recorder.reset();
@@ -378,6 +384,7 @@ fn prepare(options: &Options, port: u16, plain_port: u16) -> Result<Prepared, Er
         faults: faults::Faults::default(),
         inventory,
         services,
+        hang_up: tokio::sync::watch::Sender::new(()),
         stop,
     };
     let mut env = environment(&azure, &state);

@@ -298,7 +298,7 @@ fn of_session(session: &Session, found: &mut Vec<Violation>) {
     if session.released > 1 && !session.excused {
         found.push(Violation::ReleasedTwice { session: number, times: session.released });
     }
-    if session.astray > 0 {
+    if session.astray > 0 && !session.excused {
         found.push(Violation::OtherNode { session: number });
     }
     if session.upgrades > 1 {
@@ -408,6 +408,8 @@ mod tests {
         }
         let astray = "session 1: an upgrade or release went to another node than the one that minted";
         check(None, Session { astray: 1, ..session() }, &[astray]);
+        // It was not told of the node.
+        check(None, Session { astray: 1, excused: true, ..session() }, &[]);
         check(
             None,
             Session { upgrades: 2, ..session() },

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -114,17 +115,23 @@ async fn connection(azure: Arc<Azure>, acceptor: TlsAcceptor, stream: TcpStream,
         Ok(Ok(tls)) => tls,
         Ok(Err(_)) | Err(_) => return azure.recorder.write(|transcript| transcript.failed_handshakes += 1),
     };
+    // Before it is counted: whoever has seen the count may hang up.
+    let hang_up = azure.hang_up.subscribe();
     azure.recorder.write(|transcript| transcript.connections += 1);
-    if let Some((upgraded, (opening, fate))) = speak_http(&azure, tls, Wire::Tls, number, &reset).await {
+    if let Some((upgraded, (opening, fate))) =
+        speak_http(&azure, tls, Wire::Tls, number, &reset, hang_up).await
+    {
         open_tunnel(&azure, upgraded, opening, fate).await;
     }
+    azure.recorder.write(|transcript| transcript.closed += 1);
 }
 
 /// A connection to the managed identity endpoints, which open no tunnels.
 async fn plain_connection(azure: Arc<Azure>, stream: TcpStream, number: u64) {
     let socket = Socket::new(stream);
     let reset = socket.reset();
-    let _ = speak_http(&azure, socket, Wire::Plain, number, &reset).await;
+    let hang_up = azure.hang_up.subscribe();
+    let _ = speak_http(&azure, socket, Wire::Plain, number, &reset, hang_up).await;
 }
 
 /// HTTP until the connection ends or turns into something else.
@@ -134,6 +141,7 @@ async fn speak_http<S>(
     wire: Wire,
     number: u64,
     reset: &Reset,
+    mut hang_up: watch::Receiver<()>,
 ) -> Option<(OnUpgrade, (Opening, Fate))>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -158,9 +166,16 @@ where
         .with_upgrades();
     let mut http = std::pin::pin!(http);
     // How it ended is the client's business: a reset is as good as a close.
+    let asked_to_end = async {
+        tokio::select! {
+            () = azure.stop.cancelled() => {}
+            // The sender lives as long as the emulator.
+            _ = hang_up.changed() => {}
+        }
+    };
     tokio::select! {
         _ = http.as_mut() => {}
-        () = azure.stop.cancelled() => {
+        () = asked_to_end => {
             http.as_mut().graceful_shutdown();
             let _ = http.await;
         }

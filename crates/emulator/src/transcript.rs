@@ -17,6 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 pub struct Transcript {
     /// TLS connections that were accepted.
     pub connections: u64,
+    /// Those of them that have ended.
+    pub closed: u64,
     /// TCP connections whose TLS handshake failed.
     pub failed_handshakes: u64,
     /// Faults that have struck by name, and how often (see [`crate::faults`]).

@@ -212,9 +212,9 @@ where
 /// Bytes of one answer. The largest known is a page of Resource Graph (1,000 rows, some MiB).
 pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// How long a connection is kept for the next request: hyper-util's default, well below the 4 minutes
+/// How long a connection is kept for the next request or upgrade: hyper-util's default, well below the 4 minutes
 /// after which Azure's load balancers drop an idle flow without a word.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Idle connections that are kept for one origin: as many as a burst of sessions mints over at once;
 /// ext#10137 counts bursts of a dozen from a browser.

@@ -3,9 +3,11 @@
 //! no redirect, and has no switch that turns TLS verification off.
 //!
 //! A [`Network`] is made once from [`Options`] and cloned freely. Requests go through
-//! [`Network::send`]; a connection of one's own comes from [`Network::dial`] and [`Network::upgrade`].
+//! [`Network::send`]; a connection of one's own comes from [`Network::dial`] and [`Network::upgrade`], and without
+//! waiting from [`Network::dial_ahead`] and [`Network::take_spare`].
 //! Every wait ends: see [`Options`].
 
+mod buffer;
 mod chain;
 mod deadline;
 mod dial;
@@ -14,6 +16,9 @@ mod http;
 mod options;
 mod origin;
 mod proxy;
+mod retry_after;
+mod spare;
+mod sys;
 mod tls;
 mod upgrade;
 mod wire;
@@ -25,17 +30,20 @@ use std::time::Duration;
 use ::http::{Request, Response};
 use bytes::Bytes;
 
+pub use crate::buffer::Buffer;
 pub use crate::chain::{Certificate, Chain, Distrust};
 pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
+pub use crate::retry_after::retry_after;
 pub use crate::upgrade::Upgrade;
-pub use crate::wire::Wire;
+pub use crate::wire::{Standing, Wire};
 
 use crate::deadline::Deadline;
 use crate::dial::Dialer;
 use crate::http::Pool;
+use crate::spare::Spares;
 use crate::tls::Tls;
 
 /// The way out, with one set of roots, proxies and time limits, and its kept-alive connections. A
@@ -48,6 +56,7 @@ pub struct Network {
 struct Shared {
     dialer: Dialer,
     pool: Pool,
+    spares: Spares,
     answer_timeout: Duration,
 }
 
@@ -87,6 +96,21 @@ impl Network {
         self.shared.dialer.dial(origin).await
     }
 
+    /// Opens connections to `origin` in the background until `count` of them wait for [`Network::take_spare`]
+    /// or are on their way. Each is closed after 90 s, which is how long a connection is kept for the next
+    /// request too: where that one is gone, a spare saves no round trip. At most 32 are kept in all; one that
+    /// can't be opened is not tried again. Does nothing outside a tokio runtime.
+    pub fn dial_ahead(&self, origin: &Origin, count: usize) {
+        self.shared.spares.stock(&self.shared.dialer, origin, count);
+    }
+
+    /// A connection to `origin` that [`Network::dial_ahead`] has opened, unless the other end is known to have
+    /// closed it. That it has can still come out when it is used, as with everything that was kept.
+    #[must_use]
+    pub fn take_spare(&self, origin: &Origin) -> Option<Wire> {
+        self.shared.spares.take(origin)
+    }
+
     /// Sends a request with an absolute URI over a kept-alive connection, or a new one, and collects
     /// the answer, up to 16 MiB. All of it within [`Options::answer_timeout`]. Every status is an
     /// answer and none is followed.
@@ -122,7 +146,8 @@ impl Network {
     }
 
     fn over(dialer: Dialer, answer_timeout: Duration) -> Network {
-        Network { shared: Arc::new(Shared { pool: Pool::new(dialer.clone()), dialer, answer_timeout }) }
+        let (pool, spares) = (Pool::new(dialer.clone()), Spares::default());
+        Network { shared: Arc::new(Shared { dialer, pool, spares, answer_timeout }) }
     }
 }
 

@@ -2,15 +2,18 @@
 //! about (`dial`) and what is said over it.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_util::io::poll_read_buf;
+
+use crate::Buffer;
+
+use crate::sys;
 
 /// A connection to an origin, plain or TLS, through a proxy or not.
 ///
@@ -31,6 +34,13 @@ impl Wire {
     #[must_use]
     pub fn cut_short(&self) -> bool {
         self.cut_short
+    }
+
+    /// What TCP knows of the other end, or of the proxy that stands before it. None where the system
+    /// does not say. One short system call or three: not for every byte.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        self.layer.standing()
     }
 
     pub(crate) fn new(layer: Layer) -> Wire {
@@ -103,10 +113,31 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// How a connection stands, as TCP sees it (tcp(7), `TCP_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes of ours that the other end has not acknowledged, whether they have left or not.
+    pub waiting: u32,
+    /// How often in a row something was sent again, or a closed window was probed, without an
+    /// answer. An end that lives and does not read answers.
+    pub unanswered: u32,
+    /// How long ago the other end last acknowledged anything.
+    pub quiet: Duration,
+}
+
 /// TCP, or TLS over another layer: twice when the proxy itself is reached over TLS.
 pub(crate) enum Layer {
     Tcp(TcpStream),
     Tls(Box<TlsStream<ReadAhead>>),
+}
+
+impl Layer {
+    fn standing(&self) -> Option<Standing> {
+        match self {
+            Layer::Tcp(tcp) => sys::standing(tcp),
+            Layer::Tls(tls) => tls.get_ref().0.below.standing(),
+        }
+    }
 }
 
 impl AsyncRead for Layer {
@@ -117,7 +148,18 @@ impl AsyncRead for Layer {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Layer::Tcp(tcp) => Pin::new(tcp).poll_read(context, into),
-            Layer::Tls(tls) => Pin::new(tls).poll_read(context, into),
+            Layer::Tls(tls) => match ready!(Pin::new(&mut *tls).poll_read(context, into)) {
+                Ok(()) => Poll::Ready(Ok(())),
+                // Whole records that came before what is broken are still to be read; rustls says the
+                // error again behind them.
+                Err(error) => match tls.get_mut().1.reader().read(into.initialize_unfilled()) {
+                    Ok(count) if count > 0 => {
+                        into.advance(count);
+                        Poll::Ready(Ok(()))
+                    }
+                    _ => Poll::Ready(Err(error)),
+                },
+            },
         }
     }
 }
@@ -164,16 +206,19 @@ impl AsyncWrite for Layer {
 }
 
 /// What stands below TLS: rustls asks for 4 KiB at a time and takes at most one record (16 KiB), so
-/// that a fast download would cost a system call for each of them. The buffer exists only while
+/// that a fast download would cost a system call for each of them. The buffer is lent only while
 /// bytes are in it: an idle connection holds none.
 pub(crate) struct ReadAhead {
     below: Layer,
-    ahead: BytesMut,
+    ahead: Option<Buffer>,
+    /// The bytes that are ahead are `start..end`.
+    start: usize,
+    end: usize,
 }
 
 impl ReadAhead {
     pub(crate) fn new(below: Layer) -> ReadAhead {
-        ReadAhead { below, ahead: BytesMut::new() }
+        ReadAhead { below, ahead: None, start: 0, end: 0 }
     }
 }
 
@@ -183,18 +228,21 @@ impl AsyncRead for ReadAhead {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ReadAhead { below, ahead } = self.get_mut();
-        if ahead.is_empty() {
-            ahead.reserve(READ_AHEAD);
-            let outcome = poll_read_buf(Pin::new(below), context, ahead);
-            if ahead.is_empty() {
-                *ahead = BytesMut::new();
-            }
-            ready!(outcome)?;
+        let ReadAhead { below, ahead, start, end } = self.get_mut();
+        if start == end {
+            let mut buffer = ahead.take().unwrap_or_else(Buffer::lend);
+            let mut room = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(below).poll_read(context, &mut room))?;
+            (*start, *end) = (0, room.filled().len());
+            *ahead = Some(buffer);
         }
-        let length = ahead.len().min(into.remaining());
-        ahead.copy_to_slice(into.initialize_unfilled_to(length));
-        into.advance(length);
+        let bytes = ahead.as_ref().and_then(|ahead| ahead.get(*start..*end)).unwrap_or_default();
+        let bytes = bytes.get(..into.remaining()).unwrap_or(bytes);
+        into.put_slice(bytes);
+        *start += bytes.len();
+        if start == end {
+            *ahead = None;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -229,10 +277,6 @@ impl AsyncWrite for ReadAhead {
     }
 }
 
-/// Bytes read from the socket at once: four full TLS records and what Linux hands out per call on a
-/// fast line.
-const READ_AHEAD: usize = 64 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +296,7 @@ mod tests {
         far.write_all(b"abcdef").await.unwrap();
         let mut two = [0; 2];
         near.read_exact(&mut two).await.unwrap();
-        assert_eq!((&two, &near.ahead[..]), (b"ab", &b"cdef"[..]));
+        assert_eq!((&two, near.end - near.start), (b"ab", 4));
         let mut four = [0; 4];
         near.read_exact(&mut four).await.unwrap();
         assert_eq!(&four, b"cdef");
@@ -262,10 +306,10 @@ mod tests {
             let idle = std::future::poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
             assert!(idle.is_pending());
         }
-        assert_eq!(near.ahead.capacity(), 0);
+        assert!(near.ahead.is_none());
 
         drop(far);
         assert_eq!(near.read(&mut two).await.unwrap(), 0);
-        assert_eq!(near.ahead.capacity(), 0);
+        assert!(near.ahead.is_none());
     }
 }

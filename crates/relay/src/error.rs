@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bastide_core::{AuthError, End, Fault, GrantError};
+use bastide_core::{AuthError, End, Fault, GrantError, ResourceId, Wait};
 
 /// A connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,8 @@ pub enum Error {
         message: Option<String>,
         /// The service's id of the request.
         request_id: Option<String>,
+        /// How long the service asks to wait.
+        retry_after: Option<Duration>,
     },
     /// The service minted something unusable.
     #[error(transparent)]
@@ -60,7 +62,19 @@ pub enum Error {
     /// The answer to the upgrade was made for somebody else.
     #[error("the answer to the WebSocket upgrade has a wrong Sec-WebSocket-Accept")]
     Accept,
-    /// Every attempt was closed before the VM had said anything.
+    /// Closed without a word after the local side had finished and everything was sent.
+    #[error(
+        "port {port} of '{target}' was closed before anything came back, after all {sent} bytes had been sent"
+    )]
+    NoAnswer {
+        /// The target's name.
+        target: String,
+        /// The target's port.
+        port: u16,
+        /// How much.
+        sent: u64,
+    },
+    /// The VM closed every attempt before it had said anything.
     #[error("port {port} of '{target}' was closed before anything came back ({})", counted(*attempts))]
     PortClosed {
         /// The target's name.
@@ -79,6 +93,16 @@ pub enum Error {
         attempts: u32,
         /// How the last attempt ended.
         end: End,
+    },
+    /// The VM does not run.
+    #[error("the VM '{target}' is {state}")]
+    VmOff {
+        /// The target's name.
+        target: String,
+        /// What Azure calls its state: `deallocated`, `stopped`, `starting`.
+        state: String,
+        /// Its resource id.
+        id: Box<ResourceId>,
     },
     /// Not open in time.
     #[error("no connection to '{target}' within {} s", after.as_secs())]
@@ -102,6 +126,10 @@ impl Error {
             Error::Mint { status: 401, .. } => {
                 Some("sign in again, with the tenant of the Bastion host's subscription (--tenant)".into())
             }
+            Error::Mint { status: 429, retry_after, .. } => Some(format!(
+                "{}the host may be at its limit of sessions: close some, or add scale units",
+                retry_after.map_or_else(String::new, |wait| format!("try again in {}; ", Wait(wait)))
+            )),
             Error::Mint { message: Some(message), .. } if is_catch_all(message) => Some(
                 "the service says this for many causes; the commonest: no Reader role on the VM's network \
                  interface, on the VM, or on the Bastion host; a VM that is off; a target that Bastion does not \
@@ -113,9 +141,10 @@ impl Error {
                  create --role Reader --assignee YOU --scope ID"
                     .into(),
             ),
-            Error::Mint { status: 429, .. } => {
-                Some("the host may be at its limit of sessions: close some, or add scale units".into())
-            }
+            Error::Mint { retry_after: Some(wait), .. } => Some(format!(
+                "try again in {}; if it stays, open a support request with the request id",
+                Wait(*wait)
+            )),
             Error::Mint { .. } | Error::Grant(_) | Error::Pod { .. } | Error::Upgrade { .. } | Error::Accept => {
                 Some("try again; if it stays, open a support request with the request id".into())
             }
@@ -123,7 +152,13 @@ impl Error {
                 "most likely nothing listens on port {port} of the VM, the VM is off, or a firewall or network security \
                  group blocks the port from the Bastion subnet"
             )),
+            Error::NoAnswer { port, .. } => Some(format!(
+                "the VM may have taken it all and have nothing to answer, so it was not sent again; or nothing listens \
+                 on port {port}, the VM is off, or a firewall or network security group blocks the port"
+            )),
             Error::Sick { .. } => Some("the service seems to be in trouble: try again in a few minutes".into()),
+            Error::VmOff { state, .. } if state == "starting" => Some("try again when it has started".into()),
+            Error::VmOff { id, .. } => Some(format!("start it: az vm start --ids {id}")),
             Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
             Error::Stopped => None,
         }
@@ -143,9 +178,19 @@ impl Error {
             | Error::Upgrade { .. }
             | Error::Accept
             | Error::Sick { .. } => Fault::Service,
-            Error::PortClosed { .. } => Fault::Vm,
+            Error::PortClosed { .. } | Error::NoAnswer { .. } => Fault::Vm,
+            Error::VmOff { .. } => Fault::NotFound,
             Error::TimedOut { .. } => Fault::Timeout,
             Error::Stopped => Fault::Ours,
+        }
+    }
+
+    /// Whether a VM that does not run would explain it.
+    pub(crate) fn may_be_the_vm(&self) -> bool {
+        match self {
+            Error::PortClosed { .. } | Error::Sick { .. } => true,
+            Error::Mint { message: Some(message), .. } => is_catch_all(message),
+            _ => false,
         }
     }
 

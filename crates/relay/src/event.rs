@@ -50,6 +50,8 @@ pub enum Event {
 /// What one connection came to.
 #[derive(Debug)]
 pub struct Account {
+    /// Who connected, as far as known.
+    pub peer: String,
     /// How it ended: a [`bastide_core::End`], or the error that kept it from opening.
     pub outcome: Result<bastide_core::End, Error>,
     /// Bytes from the local side to the VM.

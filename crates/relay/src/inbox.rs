@@ -5,15 +5,9 @@ use std::collections::VecDeque;
 use std::io::{Cursor, IoSlice};
 use std::ops::Range;
 
+use bastide_net::Buffer;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-
-/// Plain bytes taken from TLS before they are written to the local side: sixteen TLS records (RFC 8446 §5.1),
-/// so that small frames share a write.
-const CAPACITY: usize = 256 * 1024;
-
-/// The buffer's size until one read fills it, a TLS record: an interactive connection needs no more.
-const FIRST_CAPACITY: usize = 16 * 1024;
 
 /// Slices in one vectored write; Linux takes 1,024 (`IOV_MAX`).
 const MOST_SLICES: usize = 128;
@@ -21,7 +15,8 @@ const MOST_SLICES: usize = 128;
 /// Frames being taken apart.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    buffer: Vec<u8>,
+    /// Lent while there are bytes in it.
+    buffer: Option<Buffer>,
     /// Bytes in the buffer.
     filled: usize,
     /// Of these, the bytes that were taken apart.
@@ -54,25 +49,31 @@ pub(crate) enum Found {
 impl Inbox {
     /// Where bytes from the service go; empty while the local side has not taken what is there.
     pub(crate) fn space(&mut self) -> &mut [u8] {
+        let buffer = self.buffer.get_or_insert_with(Buffer::lend);
         if self.payload.is_empty() && self.parsed > 0 {
-            self.buffer.copy_within(self.parsed..self.filled, 0);
+            buffer.copy_within(self.parsed..self.filled, 0);
             self.filled -= self.parsed;
             self.parsed = 0;
         }
-        if self.filled == self.buffer.len() && self.filled < CAPACITY {
-            self.buffer.resize((2 * self.filled).clamp(FIRST_CAPACITY, CAPACITY), 0);
-        }
-        self.buffer.get_mut(self.filled..).unwrap_or_default()
+        buffer.get_mut(self.filled..).unwrap_or_default()
     }
 
     /// Makes `bytes` the first ones, however many; [`Inbox::fill`] has yet to be called.
     pub(crate) fn preload(&mut self, bytes: &[u8]) {
-        self.buffer = bytes.to_vec();
+        self.buffer = Some(Buffer::beginning_with(bytes));
+    }
+
+    /// Gives the buffer back if nothing is in it.
+    pub(crate) fn rest(&mut self) {
+        if self.payload.is_empty() && self.parsed == self.filled {
+            (self.parsed, self.filled) = (0, 0);
+            self.buffer = None;
+        }
     }
 
     /// `count` bytes were put into [`Inbox::space`]. Call [`Inbox::next`] until it finds nothing.
     pub(crate) fn fill(&mut self, count: usize) {
-        self.filled = (self.filled + count).min(self.buffer.len());
+        self.filled = (self.filled + count).min(self.buffer.as_ref().map_or(0, |buffer| buffer.len()));
     }
 
     /// Takes frames apart up to the next one that is not data, and how many payload bytes that gave.
@@ -80,7 +81,7 @@ impl Inbox {
         let mut gained = 0;
         loop {
             gained += self.take_payload();
-            let rest = self.buffer.get(self.parsed..self.filled).unwrap_or_default();
+            let rest = bytes(&self.buffer, self.parsed..self.filled);
             if rest.is_empty() || self.frame_left > 0 {
                 return (gained, Found::Nothing);
             }
@@ -128,7 +129,7 @@ impl Inbox {
 
     /// After the end of the service's bytes: whether they were the beginning of an HTTP answer.
     pub(crate) fn is_http_cut_short(&self) -> bool {
-        let rest = self.buffer.get(self.parsed..self.filled).unwrap_or_default();
+        let rest = bytes(&self.buffer, self.parsed..self.filled);
         !self.framed && rest.starts_with(HTTP)
     }
 
@@ -145,7 +146,7 @@ impl Inbox {
     /// Payload for the local side, ready for a vectored write.
     pub(crate) fn payload(&self) -> Vec<IoSlice<'_>> {
         let ranges = self.payload.iter().take(MOST_SLICES).cloned();
-        ranges.filter_map(|range| self.buffer.get(range)).map(IoSlice::new).collect()
+        ranges.map(|range| IoSlice::new(bytes(&self.buffer, range))).collect()
     }
 
     /// `count` bytes of [`Inbox::payload`] were delivered.
@@ -166,9 +167,10 @@ impl Inbox {
     }
 
     /// Bytes of memory in use.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn memory(&self) -> usize {
-        self.buffer.capacity() + self.payload.capacity() * size_of::<Range<usize>>()
+        self.buffer.as_ref().map_or(0, |buffer| buffer.len())
+            + self.payload.capacity() * size_of::<Range<usize>>()
     }
 
     /// Marks the payload of the current frame that is in the buffer; how much that is.
@@ -186,6 +188,11 @@ impl Inbox {
         }
         count
     }
+}
+
+/// That part of what is in the buffer.
+fn bytes(buffer: &Option<Buffer>, range: Range<usize>) -> &[u8] {
+    buffer.as_ref().and_then(|buffer| buffer.get(range)).unwrap_or_default()
 }
 
 /// What RFC 6455 does not allow a server to send. Text and continuation frames are taken as bytes
@@ -357,7 +364,7 @@ mod tests {
             total += count;
         }
         // The header is gone as soon as it is understood.
-        assert_eq!(total, header.len() + CAPACITY);
-        assert_eq!(inbox.buffer.len(), CAPACITY);
+        assert_eq!(total, header.len() + Buffer::SIZE);
+        assert_eq!(inbox.memory() - inbox.payload.capacity() * size_of::<Range<usize>>(), Buffer::SIZE);
     }
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bastide_core::{Grant, Plan, Secret};
+use bastide_core::{Grant, Plan};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
 use http::{Method, Request, header};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::{Event, Observer, USER_AGENT};
+use crate::{Debt, Entry, Event, Ledger, Observer, USER_AGENT};
 
 /// A grant that is given back when this is dropped, wherever that happens: at the end of a connection, in a
 /// cancelled future, in a panic.
@@ -25,6 +26,8 @@ pub(crate) struct Lease {
     pub(crate) host: Origin,
     /// The connection that uses it; 0 while none does.
     pub(crate) connection: u64,
+    /// Where it stands in the ledger.
+    entry: Option<Entry>,
     reaper: Reaper,
     /// Makes [`Reaper::finish`] wait for leases in use. Dropped after the release has begun, so that there is
     /// no moment at which neither is waited for.
@@ -34,27 +37,35 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) fn new(grant: Grant, host: Origin, reaper: Reaper) -> Self {
         let counted = reaper.shared.tasks.token();
-        Self { grant, host, connection: 0, reaper, _counted: counted }
+        let mut lease = Self { grant, host, connection: 0, entry: None, reaper, _counted: counted };
+        // Before anything else: a process killed until here leaves a token that nobody knows of.
+        lease.entry = lease.reaper.shared.ledger.as_ref().and_then(|ledger| ledger.record(&lease.debt()));
+        lease
+    }
+
+    fn debt(&self) -> Debt {
+        Debt {
+            host: self.host.clone(),
+            auth_token: self.grant.auth_token.clone(),
+            node_id: self.grant.node_id.clone(),
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.reaper.release(Release {
-            auth_token: self.grant.auth_token.clone(),
-            node_id: self.grant.node_id.clone(),
-            host: self.host.clone(),
-            connection: self.connection,
-        });
+        let release = Release { debt: self.debt(), connection: self.connection, entry: self.entry };
+        self.reaper.release(release);
     }
 }
 
-/// What is needed to give a token back.
+/// A token to give back.
 pub(crate) struct Release {
-    pub(crate) auth_token: Secret,
-    pub(crate) node_id: String,
-    pub(crate) host: Origin,
+    pub(crate) debt: Debt,
+    /// The connection that used it; 0 for none.
     pub(crate) connection: u64,
+    /// Where it stands in the ledger.
+    pub(crate) entry: Option<Entry>,
 }
 
 /// Gives tokens back, each in a task of its own; there are never more tasks than there were leases.
@@ -66,6 +77,7 @@ pub(crate) struct Reaper {
 struct Shared {
     network: Network,
     observer: Observer,
+    ledger: Option<Arc<dyn Ledger>>,
     runtime: Handle,
     tasks: TaskTracker,
     turns: Semaphore,
@@ -83,12 +95,22 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(500);
 /// One attempt's limit: three times the slowest answer of a healthy service (peers.md F31, "about 3 s").
 const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What is being given back for an earlier process when this one ends has so long for its answer, without which it would
+/// be given back twice.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+
 impl Reaper {
-    pub(crate) fn new(network: Network, observer: Observer, runtime: Handle) -> Self {
+    pub(crate) fn new(
+        network: Network,
+        observer: Observer,
+        ledger: Option<Arc<dyn Ledger>>,
+        runtime: Handle,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 network,
                 observer,
+                ledger,
                 runtime,
                 tasks: TaskTracker::new(),
                 turns: Semaphore::new(RELEASES_AT_ONCE),
@@ -101,6 +123,26 @@ impl Reaper {
     pub(crate) fn release(&self, release: Release) {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_on(async move { shared.give_back(release).await }, &self.shared.runtime);
+    }
+
+    /// Gives back what processes that are gone have left, in the background. What is not done by `stop` stays in the
+    /// ledger for the next process.
+    pub(crate) fn work_off(&self, stop: CancellationToken) {
+        let inherited = self.shared.ledger.as_ref().map(|ledger| ledger.inherit()).unwrap_or_default();
+        if inherited.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.adopt(async move {
+            let enough = async {
+                stop.cancelled().await;
+                sleep(STOP_WITHIN).await;
+            };
+            tokio::select! {
+                () = enough => {}
+                () = shared.work_off(inherited, &stop) => {}
+            }
+        });
     }
 
     /// Runs a mint to its end even if nobody waits for it any more: what it mints is then released.
@@ -127,9 +169,10 @@ impl Shared {
         let turn = self.turns.acquire().await;
         let mut reason = String::new();
         for attempt in 1..=RELEASE_ATTEMPTS {
-            match self.try_release(&release).await {
+            match self.try_release(&release.debt).await {
                 Ok(()) => {
                     drop(turn);
+                    self.strike_out(release.entry);
                     return (self.observer)(Event::Released { id });
                 }
                 Err(error) => reason = error,
@@ -144,7 +187,38 @@ impl Shared {
         (self.observer)(Event::Leaked { id, reason });
     }
 
-    async fn try_release(&self, release: &Release) -> Result<(), String> {
+    /// One after the other, and one try each: nobody waits for it, and the next process has another. A host that
+    /// fails is not asked again.
+    async fn work_off(&self, inherited: Vec<(Entry, Debt)>, stop: &CancellationToken) {
+        let (count, mut done, mut failed) = (inherited.len(), 0, Vec::new());
+        for (entry, debt) in inherited {
+            if stop.is_cancelled() {
+                break;
+            }
+            if failed.contains(&debt.host) {
+                continue;
+            }
+            match self.try_release(&debt).await {
+                Ok(()) => {
+                    self.strike_out(Some(entry));
+                    done += 1;
+                }
+                Err(reason) => {
+                    tracing::info!(host = %debt.host, reason, "a token of an earlier process is not given back yet");
+                    failed.push(debt.host);
+                }
+            }
+        }
+        tracing::info!("{done} of {count} tokens that earlier processes had left are given back");
+    }
+
+    fn strike_out(&self, entry: Option<Entry>) {
+        if let (Some(ledger), Some(entry)) = (&self.ledger, entry) {
+            ledger.strike_out(entry);
+        }
+    }
+
+    async fn try_release(&self, release: &Debt) -> Result<(), String> {
         let path = Plan::release_path(&release.auth_token);
         let mut request = Request::builder()
             .method(Method::DELETE)

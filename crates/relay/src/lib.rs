@@ -7,21 +7,28 @@
 
 mod error;
 mod event;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inbox;
 mod lease;
+mod ledger;
 mod local;
 mod mint;
 mod outbox;
 mod pump;
 mod relay;
 mod session;
+mod stock;
+mod sys;
+mod vigil;
 
 use std::sync::Arc;
 
 pub use error::Error;
 pub use event::{Account, Event};
+pub use ledger::{Debt, Entry, Ledger};
 pub use local::{Halves, Local};
-pub use relay::{Keepalive, Options, Relay};
+pub use relay::{Keepalive, Options, Relay, VmState, Witness};
 
 /// Who is told what happens. Called from the tasks that carry connections, so it must not block.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
@@ -30,7 +37,7 @@ pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 const USER_AGENT: &str = concat!("bastide/", env!("CARGO_PKG_VERSION"));
 
 /// A moment for tests to count from: fed instants need one, and the session's own files read no clock.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 fn any_instant() -> std::time::Instant {
     std::time::Instant::now()
 }

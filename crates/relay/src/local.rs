@@ -6,10 +6,11 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::outbox::BATCH;
+use crate::sys;
 
 /// What a connection carries bytes for.
 ///
@@ -31,6 +32,12 @@ pub trait Local: AsyncRead + AsyncWrite + Send + Unpin {
         false
     }
 
+    /// Whether the program at the other end is known to have gone for good without leaving a byte to carry: a
+    /// connection would be opened for nobody. Asked seldom. The default does not know.
+    fn is_vacant(&self) -> bool {
+        false
+    }
+
     /// Whether closing it with bytes unread takes back bytes that were written and not yet taken, as sockets do
     /// (RFC 1122 §4.2.2.13). Pipes do not.
     fn resets_when_closed(&self) -> bool {
@@ -44,7 +51,13 @@ impl Local for TcpStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
+        let socket = &*self;
+        read_slots(
+            slots,
+            || socket.poll_read_ready(context),
+            |read| socket.try_io(Interest::READABLE, read),
+            |slots| sys::read_vectored(socket, slots),
+        )
     }
 }
 
@@ -55,20 +68,39 @@ impl Local for tokio::net::UnixStream {
         context: &mut Context<'_>,
         slots: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        read_slots(|| self.poll_read_ready(context), || self.try_read_vectored(slots))
+        let socket = &*self;
+        read_slots(
+            slots,
+            || socket.poll_read_ready(context),
+            |read| socket.try_io(Interest::READABLE, read),
+            |slots| sys::read_vectored(socket, slots),
+        )
     }
 }
 
-/// `readv(2)`, waiting as often as the socket would block.
+/// `readv(2)`, waiting as often as the socket would block. Where a read that leaves room tells that the socket is
+/// empty, tokio is told so: the next one waits without asking.
 fn read_slots(
+    slots: &mut [IoSliceMut<'_>],
     mut ready: impl FnMut() -> Poll<io::Result<()>>,
-    mut read: impl FnMut() -> io::Result<usize>,
+    attempt: impl Fn(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    read: impl Fn(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
+    let room: usize = slots.iter().map(|slot| slot.len()).sum();
     loop {
         ready!(ready())?;
-        match read() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
+        let mut count = None;
+        let outcome = attempt(&mut || {
+            let now = *count.insert(read(slots)?);
+            let is_empty = sys::SHORT_MEANS_EMPTY && 0 < now && now < room;
+            if is_empty { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (count, outcome) {
+            (Some(count), _) => return Poll::Ready(Ok(count)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
+            }
+            (None, _) => {}
         }
     }
 }
@@ -149,4 +181,50 @@ fn read_and_spread<L: AsyncRead + ?Sized>(
         rest = later;
     }
     Poll::Ready(Ok(buffer.filled().len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn read(local: &mut TcpStream, room: usize) -> usize {
+        let (mut first, mut second) = (vec![0; room / 2], vec![0; room - room / 2]);
+        poll_fn(|context| {
+            let mut slots = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+            Pin::new(&mut *local).poll_read_slots(context, &mut slots)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Whatever a read left or emptied, the next one hears of what is there, of what comes, and of the end.
+    #[tokio::test]
+    async fn nothing_goes_unheard_behind_a_short_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut near, mut far) = (near.unwrap(), far.unwrap().0);
+        for _ in 0..100 {
+            far.write_all(b"abcdef").await.unwrap();
+            let mut left = 6;
+            for room in [2, 2, 6] {
+                left -= if left > 0 { read(&mut near, room).await } else { 0 };
+            }
+            assert_eq!(left, 0);
+            let idle = poll_fn(|context| {
+                let mut byte = [0];
+                let mut slots = [IoSliceMut::new(&mut byte)];
+                Poll::Ready(Pin::new(&mut near).poll_read_slots(context, &mut slots).is_pending())
+            });
+            assert!(idle.await);
+        }
+        far.write_all(b"last").await.unwrap();
+        far.shutdown().await.unwrap();
+        assert_eq!(read(&mut near, 64).await, 4);
+        assert_eq!(read(&mut near, 64).await, 0);
+    }
 }

@@ -2,10 +2,10 @@
 //! when to try again and what is sent over the WebSocket.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bastide_core::{End, Entry, Freshness, Grant, Plan, Provider, Secret, TokenRequest, service_message};
-use bastide_net::{Network, Origin, Upgrade, Wire};
+use bastide_core::{AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message};
+use bastide_net::{Network, Origin, Upgrade, Wire, retry_after};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::oneshot;
@@ -14,7 +14,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::error::is_catch_all;
 use crate::lease::{Lease, Reaper, Release};
-use crate::{Error, USER_AGENT};
+use crate::{Debt, Error, USER_AGENT};
+
+/// Whether something was made for a connection, or before it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Kept,
+}
 
 /// Opens WebSockets by one plan.
 #[derive(Clone)]
@@ -41,42 +48,65 @@ pub(crate) struct Failure {
     pub(crate) end: End,
 }
 
+impl Failure {
+    /// Whether an upgrade failed because what it used had gone stale: a spare connection that brings no answer, or
+    /// a lease that the service does not know any more.
+    fn is_of_age(&self, lease: Age, wire: Age) -> bool {
+        match self.end {
+            End::Unreachable => wire == Age::Kept,
+            End::UpgradeRefused { status: 400..=499 } => lease == Age::Kept,
+            _ => false,
+        }
+    }
+}
+
 impl Gate {
-    /// Opens a WebSocket, with `spare` as its lease when there is one.
+    /// Opens a WebSocket, with `ahead` as its lease when there is one. What was kept ready, that lease or a spare
+    /// connection, may have gone stale; then everything is made anew, at once and without a word.
     ///
     /// Cancel safe: a token that is being minted is released when it comes.
-    pub(crate) async fn open(&self, spare: Option<Lease>) -> Result<Opened, Failure> {
-        let (lease, wire) = match spare {
+    pub(crate) async fn open(&self, ahead: Option<Lease>) -> Result<Opened, Failure> {
+        let lease_age = if ahead.is_some() { Age::Kept } else { Age::New };
+        let (lease, (wire, wire_age)) = match ahead {
             Some(lease) => {
-                let wire = self.dial(&lease.host).await?;
-                (lease, wire)
+                let way = self.way(&lease.host).await?;
+                (lease, way)
             }
             None => {
-                let mut token = self.access_token(Freshness::Cached).await?;
-                let host = self.host(&mut token).await?;
-                // The mint needs a round trip and so does the way to the upgrade: side by side.
-                tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?
+                let (token, host) = self.entrance().await?;
+                // The mint needs a round trip and so may the way to the upgrade: side by side.
+                tokio::try_join!(self.mint(token, host.clone()), self.way(&host))?
             }
         };
-        let (wire, early) = self.upgrade(&lease, wire).await?;
-        Ok(Opened { lease, wire, early })
+        match self.upgrade(lease, wire).await {
+            Err(failure) if failure.is_of_age(lease_age, wire_age) => {
+                tracing::debug!(error = %failure.error, "what was kept ready had gone stale");
+                let (token, host) = self.entrance().await?;
+                let (lease, wire) = tokio::try_join!(self.mint(token, host.clone()), self.dial(&host))?;
+                self.upgrade(lease, wire).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Mints a lease for a connection to come.
     ///
     /// Cancel safe, as [`Gate::open`].
     pub(crate) async fn prepare(&self) -> Result<Lease, Failure> {
-        let mut token = self.access_token(Freshness::Cached).await?;
-        let host = self.host(&mut token).await?;
+        let (token, host) = self.entrance().await?;
         self.mint(token, host).await
     }
 
-    async fn access_token(&self, freshness: Freshness) -> Result<Secret, Failure> {
-        let request = TokenRequest { freshness, ..self.token.clone() };
-        match self.provider.access_token(&request).await {
-            Ok(token) => Ok(token.secret),
-            Err(error) => Err(Failure { error: Error::SignIn(error), end: End::Declined }),
-        }
+    /// An access token, and the host that mints for it.
+    async fn entrance(&self) -> Result<(Secret, Origin), Failure> {
+        let mut token = self.access_token().await?;
+        let host = self.host(&mut token).await?;
+        Ok((token, host))
+    }
+
+    async fn access_token(&self) -> Result<Secret, Failure> {
+        let token = self.provider.access_token(&self.token).await.map_err(not_signed_in)?;
+        Ok(token.secret)
     }
 
     /// Which host mints: the Bastion host itself, or the data pod that it names.
@@ -94,13 +124,7 @@ impl Gate {
         if answer.status() != 200 {
             return Err(self.refused(&answer));
         }
-        let name = std::str::from_utf8(answer.body()).map(str::trim).unwrap_or_default();
-        let name = name.trim_matches('"');
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
-        let origin = (!name.is_empty() && name.len() <= LONGEST_HOST && name.chars().all(plain))
-            .then(|| Origin::https(name).ok())
-            .flatten();
-        origin.ok_or_else(|| {
+        pod(answer.body()).ok_or_else(|| {
             let said = service_message(answer.body()).unwrap_or_else(|| "an empty answer".into());
             Failure {
                 error: Error::Pod { reason: said },
@@ -135,7 +159,8 @@ impl Gate {
             Ok(grant) => Ok(Lease::new(grant, host, self.reaper.clone())),
             Err(mut error) => {
                 if let Some((auth_token, node_id)) = error.releasable.take() {
-                    self.reaper.release(Release { auth_token, node_id, host, connection: 0 });
+                    let debt = Debt { host, auth_token, node_id };
+                    self.reaper.release(Release { debt, connection: 0, entry: None });
                 }
                 let end = End::Refused { status: 502, retry_after: None };
                 Err(Failure { error: Error::Grant(error), end })
@@ -144,7 +169,7 @@ impl Gate {
     }
 
     /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked: a 401 is
-    /// tried once more with a new one, which then stays in `token`.
+    /// tried once more with another one, which then stays in `token`.
     async fn post(
         &self,
         host: &Origin,
@@ -157,7 +182,8 @@ impl Gate {
         if answer.status() != 401 {
             return Ok(answer);
         }
-        *token = self.access_token(Freshness::New).await?;
+        let another = self.provider.another_token(&self.token, token).await;
+        *token = another.map_err(not_signed_in)?.secret;
         self.post_once(host, path, content_type, &body(token)).await
     }
 
@@ -179,12 +205,20 @@ impl Gate {
         self.network.send(request).await.map_err(|source| self.unreachable(host, source))
     }
 
+    /// A connection for an upgrade: a spare one, or a new one.
+    async fn way(&self, host: &Origin) -> Result<(Wire, Age), Failure> {
+        match self.network.take_spare(host) {
+            Some(wire) => Ok((wire, Age::Kept)),
+            None => Ok((self.dial(host).await?, Age::New)),
+        }
+    }
+
     async fn dial(&self, host: &Origin) -> Result<Wire, Failure> {
         self.network.dial(host).await.map_err(|source| self.unreachable(host, source))
     }
 
     /// protocol.md §3 step 2: no subprotocol, no extension, no `Authorization`.
-    async fn upgrade(&self, lease: &Lease, wire: Wire) -> Result<(Wire, Bytes), Failure> {
+    async fn upgrade(&self, lease: Lease, wire: Wire) -> Result<Opened, Failure> {
         let path = self.plan.upgrade_path(&lease.grant);
         let key = generate_key();
         let request = Request::builder()
@@ -209,7 +243,7 @@ impl Gate {
                 {
                     return Err(Failure { error: Error::Accept, end: End::UpgradeRefused { status: 101 } });
                 }
-                Ok((wire, early))
+                Ok(Opened { lease, wire, early })
             }
             Upgrade::Refused(answer) => {
                 let status = answer.status().as_u16();
@@ -233,22 +267,34 @@ impl Gate {
     fn refused(&self, answer: &Response<Bytes>) -> Failure {
         let status = answer.status().as_u16();
         let message = service_message(answer.body());
-        let curable =
-            matches!(status, 408 | 429 | 500..=599) && !message.as_deref().is_some_and(is_catch_all);
-        let end = if curable {
-            End::Refused { status, retry_after: retry_after(answer.headers(), SystemTime::now()) }
-        } else {
-            End::Declined
-        };
+        // The catch-all of a 500 has many causes that stay; with another status it is the status that speaks.
+        let lasting = status == 500 && message.as_deref().is_some_and(is_catch_all);
+        let curable = matches!(status, 408 | 429 | 500..=599) && !lasting;
+        let retry_after = retry_after(answer.headers(), SystemTime::now());
+        let end = if curable { End::Refused { status, retry_after } } else { End::Declined };
         let error = Error::Mint {
             target: self.plan.target_name().to_owned(),
             port: self.plan.port(),
             status,
             message,
             request_id: request_id(answer.headers()),
+            retry_after,
         };
         Failure { error, end }
     }
+}
+
+/// The data pod that an answer names: a host name and nothing else, in quotes or not.
+pub(crate) fn pod(body: &[u8]) -> Option<Origin> {
+    let name = std::str::from_utf8(body).ok()?.trim().trim_matches('"');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+    let fits = !name.is_empty() && name.len() <= LONGEST_HOST && name.chars().all(plain);
+    fits.then(|| Origin::https(name).ok()).flatten()
+}
+
+/// Sign-in has made its own retries.
+fn not_signed_in(error: AuthError) -> Failure {
+    Failure { error: Error::SignIn(error), end: End::Declined }
 }
 
 /// A host name's limit with a port behind it (RFC 1035 §2.3.4).
@@ -260,42 +306,12 @@ fn malformed(error: &http::Error) -> Failure {
     Failure { error: Error::Pod { reason }, end: End::Declined }
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date. Nonsense counts as absent.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
-    }
-}
-
 /// The id under which the service logged the request.
-fn request_id(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
     ["x-ms-request-id", "x-ms-correlation-request-id", "request-id", "x-request-id"]
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())
+        // It is shown: one word, as a GUID is, of a length that fits a line.
+        .filter(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()))
         .map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_in_all_its_forms() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let check = |value: &str, expected: Option<u64>| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]);
-            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
-        };
-        check("1", Some(1));
-        check(" 3600 ", Some(3600));
-        // RFC 9110 §5.6.7's own example, a minute on.
-        check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
-        check("Sun, 06 Nov 1994 08:48:37 GMT", None);
-        check("soon", None);
-        check("-1", None);
-        check("99999999999999999999999", None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
 }

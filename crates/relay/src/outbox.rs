@@ -3,6 +3,7 @@
 
 use std::io::{Cursor, IoSliceMut};
 
+use bastide_net::Buffer;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
@@ -24,7 +25,8 @@ const LARGEST_CONTROL: usize = 6 + 125;
 /// The buffer is a row of slots, each a frame's header and the place of its payload. Local bytes are read right
 /// into those places ([`Outbox::slots`]); [`Outbox::seal`] adds headers and masks.
 pub(crate) struct Outbox {
-    buffer: Vec<u8>,
+    /// Lent while there are bytes in it.
+    buffer: Option<Buffer>,
     max_frame: usize,
     slots: usize,
     /// The bytes not yet written are `start..end`.
@@ -38,7 +40,7 @@ impl Outbox {
     pub(crate) fn new(max_frame: u16, seed: [u8; 32]) -> Self {
         let max_frame = usize::from(max_frame.max(1));
         Self {
-            buffer: Vec::new(),
+            buffer: None,
             max_frame,
             slots: (BATCH / max_frame).clamp(1, MOST_SLOTS),
             start: 0,
@@ -57,8 +59,8 @@ impl Outbox {
             return Vec::new();
         }
         let (header, stride) = self.layout();
-        self.buffer.resize(self.slots * stride + CONTROL_ROOM, 0);
-        let data = self.buffer.get_mut(..self.slots * stride).unwrap_or_default();
+        let buffer = self.buffer.get_or_insert_with(Buffer::lend);
+        let data = buffer.get_mut(..self.slots * stride).unwrap_or_default();
         data.chunks_exact_mut(stride).filter_map(|slot| slot.get_mut(header..)).map(IoSliceMut::new).collect()
     }
 
@@ -81,7 +83,7 @@ impl Outbox {
     pub(crate) fn copy_unsealed(&self, count: usize, copy: &mut Vec<u8>) {
         let (header, stride) = self.layout();
         let mut left = count;
-        for slot in self.buffer.chunks_exact(stride) {
+        for slot in self.buffer.iter().flat_map(|buffer| buffer.chunks_exact(stride)) {
             let payload = slot.get(header..).unwrap_or_default();
             let payload = payload.get(..left.min(payload.len())).unwrap_or_default();
             copy.extend_from_slice(payload);
@@ -97,7 +99,7 @@ impl Outbox {
         let (header, stride) = self.layout();
         let mut left = count;
         let mut end = 0;
-        for slot in self.buffer.chunks_exact_mut(stride) {
+        for slot in self.buffer.iter_mut().flat_map(|buffer| buffer.chunks_exact_mut(stride)) {
             if left == 0 {
                 break;
             }
@@ -131,12 +133,10 @@ impl Outbox {
         if self.end + size + reserved > limit {
             return;
         }
-        if self.buffer.len() < self.end + size {
-            self.buffer.resize(self.end + size, 0);
-        }
+        let buffer = self.buffer.get_or_insert_with(Buffer::lend);
         let mask = self.masks.next_u32().to_ne_bytes();
         if let (Some(place), Some(payload)) =
-            (self.buffer.get_mut(self.end..self.end + size), payload.get(..length))
+            (buffer.get_mut(self.end..self.end + size), payload.get(..length))
         {
             write_header(place, OpCode::Control(control), length, mask);
             if let Some(body) = place.get_mut(6..) {
@@ -149,12 +149,19 @@ impl Outbox {
 
     /// What is to be written.
     pub(crate) fn pending(&self) -> &[u8] {
-        self.buffer.get(self.start..self.end).unwrap_or_default()
+        self.buffer.as_ref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or_default()
     }
 
     /// `count` bytes of [`Outbox::pending`] were written.
     pub(crate) fn advance(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
+    }
+
+    /// Gives the buffer back if nothing is in it.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            self.buffer = None;
+        }
     }
 
     /// Forgets what was not written.
@@ -167,7 +174,8 @@ impl Outbox {
     pub(crate) fn drop_unstarted(&mut self) {
         let mut boundary = 0;
         while boundary < self.start {
-            let mut frame = Cursor::new(self.buffer.get(boundary..self.end).unwrap_or_default());
+            let unsent = self.buffer.as_ref().and_then(|buffer| buffer.get(boundary..self.end));
+            let mut frame = Cursor::new(unsent.unwrap_or_default());
             let Ok(Some((_, length))) = FrameHeader::parse(&mut frame) else {
                 return;
             };

@@ -9,6 +9,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::time::{Duration, Instant};
 
 use bastide_core::{End, Heard};
+use bastide_net::Standing;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Control;
 
 use crate::inbox::{Found, Inbox};
@@ -45,11 +46,34 @@ pub(crate) struct Replay {
     finished: bool,
 }
 
+impl Replay {
+    /// Whether there is no byte to be sent again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 /// A ping goes out after so long without a frame in either direction (protocol.md §4).
 pub(crate) const PING_AFTER: Duration = Duration::from_secs(30);
 
 /// No pong and no data for so long after a ping: dead (protocol.md §4).
 pub(crate) const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// The same for a ping that stands behind more than [`SURELY_TAKEN`]: a VM that does not read for a while keeps the
+/// service from reading, and the ping waits in the service's own buffers, where TCP has acknowledged it. As long as
+/// Linux waits for an acknowledgement (ip-sysctl, `tcp_retries2`: 924 s).
+pub(crate) const PONG_BEHIND_DATA_WITHIN: Duration = Duration::from_secs(900);
+
+/// So many bytes find room between us and the VM although it does not read: half of what one socket on the way holds
+/// (tcp(7), `tcp_rmem`: 131,072 by default).
+const SURELY_TAKEN: u64 = 64 * 1024;
+
+/// TCP has given the other end up when it has asked so often without an answer: as often as by keepalive
+/// ([`bastide_net::Keepalive`]) …
+const UNANSWERED: u32 = 3;
+
+/// … and for so long: what a ping and its answer get.
+const UNANSWERED_FOR: Duration = Duration::from_secs(30 + 20);
 
 /// A connection that ends so soon after its first ping was ended by it (protocol.md §4).
 pub(crate) const PING_SUSPICION: Duration = Duration::from_secs(2);
@@ -81,11 +105,20 @@ pub(crate) struct Session {
     /// Set from a stop on: when the local side has had its time to take the rest.
     give_up: Option<Instant>,
     started: Instant,
-    /// Since when there was no frame in either direction that we could have seen.
-    quiet_since: Instant,
+    /// When to find out whether the service is there: [`PING_AFTER`] from the last frame in either direction that we
+    /// could have seen.
+    ask_at: Instant,
+    /// The machine has slept, and nothing has come from the service since.
+    woken: bool,
     first_ping: Option<Instant>,
-    awaiting_pong: Option<Instant>,
+    awaiting_pong: Option<Awaited>,
+    /// What [`Session::sent`] was at the oldest ping without a pong.
+    asked: Option<u64>,
+    /// So many bytes the service has read: a pong has come from behind them.
+    proven: u64,
     ended_by_ping: bool,
+    /// The local side had said something and finished, and all of it was written, before the service last spoke.
+    delivered: bool,
     sent: u64,
     received: u64,
 }
@@ -96,6 +129,22 @@ struct Look {
     is_due: bool,
     next: Option<Instant>,
     pause: Duration,
+}
+
+/// A ping that is out.
+#[derive(Clone, Copy)]
+struct Awaited {
+    since: Instant,
+    /// When it is looked at again.
+    look: Instant,
+    /// How long its answer may take.
+    limit: Duration,
+}
+
+impl Awaited {
+    fn new(limit: Duration, now: Instant) -> Self {
+        Self { since: now, look: now + PONG_WITHIN, limit }
+    }
 }
 
 enum Phase {
@@ -138,10 +187,14 @@ impl Session {
             look: Look::default(),
             give_up: None,
             started: now,
-            quiet_since: now,
+            ask_at: now + PING_AFTER,
+            woken: false,
             first_ping: None,
             awaiting_pong: None,
+            asked: None,
+            proven: 0,
             ended_by_ping: false,
+            delivered: false,
             sent: 0,
             received: 0,
         }
@@ -176,8 +229,10 @@ impl Session {
 
     /// `count` bytes came from the service.
     pub(crate) fn from_wire(&mut self, count: usize, now: Instant) {
+        self.note_delivery();
         self.inbox.fill(count);
-        self.quiet_since = now;
+        self.ask_at = now + PING_AFTER;
+        self.woken = false;
         self.awaiting_pong = None;
         loop {
             let (payload, found) = self.inbox.next();
@@ -186,7 +241,8 @@ impl Session {
             }
             match found {
                 Found::Nothing => return,
-                Found::Pong => {}
+                // RFC 6455 §5.5.3 lets a pong answer only the last of several pings: the oldest is what it proves.
+                Found::Pong => self.proven = self.asked.take().unwrap_or(self.proven),
                 Found::Ping(_) if matches!(self.phase, Phase::Closing { wire: Wire::ReadOnly, .. }) => {}
                 Found::Ping(payload) => self.outbox.push_control(Control::Pong, &payload),
                 Found::Close(code, reason) => {
@@ -207,6 +263,7 @@ impl Session {
 
     /// The service's bytes are over, with or without a close_notify.
     pub(crate) fn wire_eof(&mut self, now: Instant) {
+        self.note_delivery();
         let end = if self.inbox.is_http_cut_short() {
             End::ProxyRefused { status: None }
         } else if self.inbox.is_within_frame() {
@@ -272,7 +329,9 @@ impl Session {
         self.forget_replay();
         self.outbox.seal(count);
         self.sent += count as u64;
-        self.quiet_since = now;
+        if !self.woken {
+            self.ask_at = now + PING_AFTER;
+        }
     }
 
     /// The local side sent its FIN. WebSocket has no half-close: the VM's answer may still come, so the
@@ -322,8 +381,29 @@ impl Session {
     pub(crate) fn wrote_local(&mut self, count: usize, now: Instant) {
         self.inbox.advance(count);
         // The service could not be heard meanwhile, so its silence begins anew.
-        self.quiet_since = now;
-        self.awaiting_pong = self.awaiting_pong.map(|_| now);
+        self.ask_at = now + PING_AFTER;
+        self.awaiting_pong = self.awaiting_pong.map(|awaited| Awaited::new(awaited.limit, now));
+    }
+
+    /// The machine has slept, and the session's clock may have slept with it (clock_gettime(2), `CLOCK_MONOTONIC`):
+    /// what died meanwhile is found out now.
+    pub(crate) fn woke(&mut self, now: Instant) {
+        if self.awaiting_pong.is_none() {
+            self.woken = true;
+            self.ask_at = now;
+        }
+    }
+
+    /// No more pings: another connection to this host was ended by one (protocol.md §4).
+    pub(crate) fn forbid_pings(&mut self) {
+        self.options.ping = Ping::Never;
+        self.awaiting_pong = None;
+    }
+
+    /// Nothing is to be moved for now: gives back the memory that holds nothing.
+    pub(crate) fn rest(&mut self) {
+        self.inbox.rest();
+        self.outbox.rest();
     }
 
     /// The tunnel is being shut down. May be told again.
@@ -340,8 +420,8 @@ impl Session {
             (Ping::Never, _) => None,
             // As long as the local side takes nothing we don't listen: the service's silence says nothing.
             (Ping::WhenIdle, _) if self.inbox.has_payload() => None,
-            (Ping::WhenIdle, Some(since)) => Some(since + PONG_WITHIN),
-            (Ping::WhenIdle, None) => Some(self.quiet_since + PING_AFTER),
+            (Ping::WhenIdle, Some(awaited)) => Some(awaited.look),
+            (Ping::WhenIdle, None) => Some(self.ask_at),
         };
         match &self.phase {
             Phase::Fresh => {
@@ -355,8 +435,8 @@ impl Session {
         }
     }
 
-    /// Time has passed.
-    pub(crate) fn tick(&mut self, now: Instant) {
+    /// Time has passed. `standing` asks how TCP sees the connection, where that is known.
+    pub(crate) fn tick(&mut self, now: Instant, standing: impl FnOnce() -> Option<Standing>) {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -394,15 +474,35 @@ impl Session {
                 self.look.next = Some(now + self.look.pause);
                 self.look.is_due = true;
             }
-            Phase::Fresh | Phase::Live => match self.awaiting_pong {
-                Some(_) => self.close(End::Dead, Wire::Gone, now),
-                None => {
-                    self.outbox.push_control(Control::Ping, b"");
+            Phase::Fresh | Phase::Live => self.ask(standing(), now),
+        }
+    }
+
+    /// Finds out whether the service is still there. Its silence proves something only when nothing of ours waits to
+    /// leave; while something does, its acknowledgements do. A service that takes nothing and answers TCP's probes is
+    /// one whose VM pauses, for as long as it likes.
+    fn ask(&mut self, tcp: Option<Standing>, now: Instant) {
+        let waiting = tcp.filter(|tcp| tcp.waiting > 0);
+        let given_up = waiting.is_some_and(|tcp| tcp.unanswered >= UNANSWERED && tcp.quiet >= UNANSWERED_FOR);
+        let is_sending = self.is_sending();
+        match &mut self.awaiting_pong {
+            _ if given_up => self.close(End::Dead, Wire::Gone, now),
+            Some(awaited) if now < awaited.since + awaited.limit => awaited.look = now + PONG_WITHIN,
+            Some(_) => self.close(End::Dead, Wire::Gone, now),
+            // A ping would stand behind it.
+            None if waiting.is_some() || is_sending => self.ask_at = now + PONG_WITHIN,
+            None => {
+                let is_surely_taken = self.sent - self.proven <= SURELY_TAKEN;
+                let limit = if is_surely_taken { PONG_WITHIN } else { PONG_BEHIND_DATA_WITHIN };
+                self.outbox.push_control(Control::Ping, b"");
+                self.awaiting_pong = Some(Awaited::new(limit, now));
+                self.asked.get_or_insert(self.sent);
+                self.ask_at = now + PING_AFTER;
+                // What died while the machine slept did not die of the first ping behind it.
+                if !std::mem::take(&mut self.woken) {
                     self.first_ping.get_or_insert(now);
-                    self.awaiting_pong = Some(now);
-                    self.quiet_since = now;
                 }
-            },
+            }
         }
     }
 
@@ -427,7 +527,12 @@ impl Session {
 
     /// Whether the VM was heard, or so much was sent that it can't be sent again.
     pub(crate) fn heard(&self) -> Heard {
-        if self.received == 0 && self.sent <= REPLAY_LIMIT as u64 { Heard::Nothing } else { Heard::Something }
+        match self.received {
+            0 if self.sent > REPLAY_LIMIT as u64 => Heard::Something,
+            0 if self.delivered => Heard::NoAnswer,
+            0 => Heard::Nothing,
+            _ => Heard::Something,
+        }
     }
 
     /// What another attempt has to send again.
@@ -460,6 +565,12 @@ impl Session {
         self.forget_replay();
         if let Some(until) = &mut self.linger_until {
             *until = now + self.options.linger;
+        }
+    }
+
+    fn note_delivery(&mut self) {
+        if self.replay.finished && matches!(self.phase, Phase::Fresh | Phase::Live) {
+            self.delivered = self.sent > 0 && !self.is_sending();
         }
     }
 
@@ -514,7 +625,13 @@ impl Session {
 
 #[cfg(test)]
 mod ends;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+#[expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a judge of tests fails by panicking"
+)]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

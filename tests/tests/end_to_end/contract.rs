@@ -394,7 +394,8 @@ fn help_names_every_flag() {
         assert!(!help.contains(&lab.env("AZURE_CLIENT_SECRET")) && outcome.stderr.is_empty(), "{outcome}");
     };
     check("ssh", &["--auth-type <TYPE>", "--username <USER>", "--ssh-key <FILE>", "--host-key-check <HOW>"]);
-    check("tunnel", &["--port <PORT>", "-L, --forward <SPEC>", "--bind <ADDR>", "--allow-other-users"]);
+    let ports = ["--port <PORT>", "-L, --forward <SPEC>", "--bind <ADDR>", "--allow-other-users"];
+    check("tunnel", &[&ports[..], &["--prefetch <N>", "limit of sessions"]].concat());
     check("proxy", &[]);
     let outcome = lab.bastide("--help").run().expect_code(0);
     for command in ["ssh", "tunnel", "proxy"] {

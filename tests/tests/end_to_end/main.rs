@@ -1,21 +1,26 @@
 //! End-to-end tests: real programs, the emulator, and no way out of this machine.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod abuse;
 mod bulk;
 mod contract;
+mod faults;
 mod host_keys;
 mod hosts;
 mod identity;
+mod ledger;
 mod openssh;
 mod proxies;
 mod proxy_command;
+mod ready;
 mod refusals;
 mod secrets;
 mod seed_page;
 mod seed_tunnel;
 mod shared;
 mod signals;
+mod silence;
 mod site;
 mod terminal;

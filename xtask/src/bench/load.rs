@@ -96,6 +96,32 @@ pub(super) fn ping_pong(port: u16, count: usize) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
+/// [`ping_pong`] while another connection to the same port downloads as fast as it can: the far end begins at a `p`.
+pub(super) fn ping_pong_beside_bulk(port: u16, count: usize) -> Result<Vec<Duration>> {
+    let bulk = connect(port)?;
+    (&bulk).write_all(b"p").context("the client closed")?;
+    thread::scope(|scope| {
+        let (sender, flows) = std::sync::mpsc::channel();
+        let mut reader = &bulk;
+        scope.spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            let mut bytes = 0;
+            while let Ok(received @ 1..) = reader.read(&mut buffer) {
+                bytes += received;
+                // Nobody listens any more after the first time.
+                if bytes > FLOWING {
+                    let _ = sender.send(());
+                }
+            }
+        });
+        let flowing = flows.recv_timeout(PATIENCE).context("the bulk connection brings nothing");
+        let times = flowing.and_then(|()| ping_pong(port, count));
+        // Wakes its thread.
+        let _ = bulk.shutdown(Shutdown::Both);
+        times
+    })
+}
+
 /// Connects and waits for the first byte; how long that took from `connect` on.
 pub(super) fn first_byte(port: u16) -> Result<(TcpStream, Duration)> {
     let from = Instant::now();
@@ -171,6 +197,8 @@ pub(super) fn resident(pid: u32) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
+/// After so many bytes, buffers have grown and a stream is in its stride.
+const FLOWING: usize = 64 * 1024 * 1024;
 /// What a fast program reads or writes at once.
 const CHUNK: usize = 256 * 1024;
 /// A keystroke's answer, a page, a row: more than fits a TLS record.

@@ -49,6 +49,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "strangers", about: "the same against what else there is", measure: strangers },
     Row { name: "far", about: "the same behind the emulator, to see what that costs", measure: far },
     Row { name: "latency", about: "round trips of one byte", measure: latency },
+    Row { name: "fairness", about: "round trips of one byte beside a download", measure: fairness },
     Row { name: "setup", about: "from connect to the first byte, in round trips", measure: setup },
     Row { name: "memory", about: "resident memory", measure: memory },
     Row { name: "start", about: "from the command to being ready", measure: start },
@@ -59,6 +60,7 @@ const SWALLOW: u16 = 9;
 const PRODUCE_16: u16 = 19_016;
 const ECHO: u16 = 7;
 const HELLO: u16 = 22;
+const BOTH: u16 = 21;
 
 fn up(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
     against_the_limit(stage, effort, report, "up", Direction::Up, SWALLOW)
@@ -83,7 +85,7 @@ fn against_the_limit(
     let clients = clients(stage, &kinds, service)?;
     for connections in [1, 16] {
         let measured = streams(stage, effort, &clients, direction, connections)?;
-        let label = format!("{name}, {connections} connection{}", if connections == 1 { "" } else { "s" });
+        let label = format!("{name}, {}", counted(connections));
         let cpu = |streamed: &Streamed| streamed.cpu;
         let rate = |streamed: &Streamed| streamed.rate;
         let (ours, copies) = measured.split_first().context("nothing was measured")?;
@@ -91,9 +93,16 @@ fn against_the_limit(
             move |a: &&Measured, b: &&Measured| a.median(value).total_cmp(&b.median(value))
         };
         let limit = copies.iter().min_by(by(cpu)).context("no limit")?;
-        report.add(ratio(format!("CPU, {label}"), ours, limit, cpu, "s/GB", Reach::AtMost(1.05)));
+        report.add(ratio(format!("CPU, {label}"), ours, limit, cpu, "s/GB", Some(Reach::AtMost(1.05))));
         let limit = copies.iter().max_by(by(rate)).context("no limit")?;
-        report.add(ratio(format!("throughput, {label}"), ours, limit, rate, "MB/s", Reach::AtLeast(0.97)));
+        report.add(ratio(
+            format!("throughput, {label}"),
+            ours,
+            limit,
+            rate,
+            "MB/s",
+            Some(Reach::AtLeast(0.97)),
+        ));
         report.draw("cpu.svg", "CPU seconds per GB (less is better)", group(&label, &measured, cpu));
         report.draw("throughput.svg", "MB/s (more is better)", group(&label, &measured, rate));
     }
@@ -101,23 +110,32 @@ fn against_the_limit(
 }
 
 fn strangers(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
-    for (name, direction, service) in [("up", Direction::Up, SWALLOW), ("down", Direction::Down, PRODUCE_16)]
+    for (direction_name, direction, service) in
+        [("up", Direction::Up, SWALLOW), ("down", Direction::Down, PRODUCE_16)]
     {
         let clients = clients(stage, &[&[Kind::Bastide], COPIES, STRANGERS].concat(), service)?;
-        let measured = streams(stage, effort, &clients, direction, 1)?;
-        let (ours, others) = measured.split_first().context("nothing was measured")?;
-        let cpu = |streamed: &Streamed| streamed.cpu;
-        let (copies, strangers) = others.split_at(COPIES.len());
-        let limit = copies.iter().map(|copy| copy.median(cpu)).fold(f64::INFINITY, f64::min);
-        for other in strangers {
-            let name = format!("CPU against {}, {name}", other.kind.name());
-            let mut figure = ratio(name, ours, other, cpu, "s/GB", Reach::AtMost(0.6));
-            // Where the limit itself is above it, the reach is out of reach.
-            figure.detail += &format!("; the TLS copy is at {}", number(limit / other.median(cpu)));
-            report.add(figure);
+        for connections in [1, 16] {
+            let name = format!("{direction_name}, {}", counted(connections));
+            let measured = streams(stage, effort, &clients, direction, connections)?;
+            let (ours, others) = measured.split_first().context("nothing was measured")?;
+            let cpu = |streamed: &Streamed| streamed.cpu;
+            let rate = |streamed: &Streamed| streamed.rate;
+            let (copies, strangers) = others.split_at(COPIES.len());
+            let limit = copies.iter().map(|copy| copy.median(cpu)).fold(f64::INFINITY, f64::min);
+            for other in strangers {
+                let label = format!("CPU against {}, {name}", other.kind.name());
+                let mut figure = ratio(label, ours, other, cpu, "s/GB", Some(Reach::AtMost(0.6)));
+                // Where the limit itself is above it, the reach is out of reach.
+                figure.detail += &format!("; the TLS copy is at {}", number(limit / other.median(cpu)));
+                report.add(figure);
+                let label = format!("throughput against {}, {name}", other.kind.name());
+                report.add(ratio(label, ours, other, rate, "MB/s", None));
+            }
+            let title = "CPU seconds per GB (less is better)";
+            report.draw("strangers.svg", title, group(&name, &measured, cpu));
+            let title = "MB/s (more is better)";
+            report.draw("strangers-throughput.svg", title, group(&name, &measured, rate));
         }
-        let group = group(name, &measured, |streamed| streamed.cpu);
-        report.draw("strangers.svg", "CPU seconds per GB (less is better)", group);
     }
     Ok(())
 }
@@ -233,6 +251,48 @@ fn directly(stage: &Stage, target: &str, count: usize) -> Result<Vec<Duration>> 
     ensure!(times.len() == count, "bench-peer did not ping");
     times.sort();
     Ok(times)
+}
+
+/// A keystroke while somebody copies a file through the same process: the ratio to the plain copy, which has a
+/// thread for each and lets the kernel share them out.
+fn fairness(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
+    let clients = clients(stage, &[&[Kind::Bastide], COPIES].concat(), BOTH)?;
+    let mut percentiles = [("p50", 50), ("p99", 99)].map(|(name, part)| {
+        (name, part, clients.iter().map(|(kind, _)| (*kind, Vec::new())).collect::<Vec<_>>())
+    });
+    for _ in 0..effort.rounds {
+        for (number, (kind, client)) in clients.iter().enumerate() {
+            let times = load::ping_pong_beside_bulk(client.port, effort.pings / 4);
+            let times = times.with_context(|| format!("through {}", kind.name()))?;
+            for (_, part, rounds) in &mut percentiles {
+                let at = times.get(times.len() * *part / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+                if let Some((_, round)) = rounds.get_mut(number) {
+                    round.push(at);
+                }
+            }
+            stage.interrupts.check()?;
+        }
+    }
+    for (name, _, rounds) in percentiles {
+        let medians: Vec<(Kind, f64)> =
+            rounds.into_iter().map(|(kind, all)| (kind, quartiles(all)[1])).collect();
+        let ((_, ours), copies) = medians.split_first().context("nothing was measured")?;
+        let copy = copies.iter().map(|(_, copy)| *copy).fold(f64::INFINITY, f64::min);
+        report.add(Figure {
+            name: format!("latency beside a download, {name}"),
+            value: ours / copy,
+            unit: "",
+            reach: None,
+            detail: format!("{} µs through bastide, {} through the TLS copy", number(*ours), number(copy)),
+        });
+        let bars = medians.iter().map(|(kind, value)| (kind.name().to_owned(), *value)).collect();
+        report.draw(
+            "fairness.svg",
+            "round trip of one byte beside a download, µs (less is better)",
+            Group { name: name.into(), bars },
+        );
+    }
+    Ok(())
 }
 
 /// Long against what computing takes, short against the client's own time limits.
@@ -431,7 +491,7 @@ fn ratio(
     other: &Measured,
     value: fn(&Streamed) -> f64,
     unit: &str,
-    reach: Reach,
+    reach: Option<Reach>,
 ) -> Figure {
     let ratios = ours.rounds.iter().zip(&other.rounds).map(|(ours, other)| value(ours) / value(other));
     let [low, median, high] = quartiles(ratios.collect());
@@ -441,13 +501,17 @@ fn ratio(
         name,
         value: median,
         unit: "",
-        reach: Some(reach),
+        reach,
         detail: format!(
             "{ours} against {theirs} {unit} of {name_of_other}; quartiles {} to {}",
             number(low),
             number(high)
         ),
     }
+}
+
+fn counted(connections: usize) -> String {
+    if connections == 1 { "1 connection".into() } else { format!("{connections} connections") }
 }
 
 fn group(name: &str, measured: &[Measured], value: fn(&Streamed) -> f64) -> Group {

@@ -37,7 +37,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // It must not agree with the client by sharing its mistakes.
     ("bastide-emulator", &[]),
     ("bastide-tests", &["bastide", "bastide-emulator"]),
-    ("xtask", &[]),
+    (
+        "bastide-fuzz",
+        &["bastide", "bastide-arm", "bastide-auth", "bastide-core", "bastide-net", "bastide-relay"],
+    ),
+    ("xtask", &["bastide-emulator"]),
 ];
 
 /// The emulator is everybody's peer in tests; its own closure has none of our crates.

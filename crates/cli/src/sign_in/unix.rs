@@ -11,7 +11,7 @@ use crate::askpass::{self, Askpass};
 use crate::exit::{Exit, Failure};
 use crate::openssh::Aid;
 use crate::report::Reporter;
-use crate::sys;
+use crate::sys::{self, PrivateFolder};
 
 /// What serves OpenSSH while the session is being opened.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct SignIn {
     aid: Aid,
     servant: Servant,
     /// Where the sockets are; goes away with this value.
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<PrivateFolder>,
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
     }
 }
 
-fn private_folder() -> Result<tempfile::TempDir, Failure> {
+fn private_folder() -> Result<PrivateFolder, Failure> {
     sys::private_folder().map_err(Failure::system("no private folder can be made"))
 }
 

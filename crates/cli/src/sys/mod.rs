@@ -1,5 +1,5 @@
-//! What differs by platform: signals, standard input and output as sockets or pipes, who may read a file. It
-//! leaves out everything that every platform has.
+//! What differs by platform: signals, standard input and output as sockets or pipes, who may read a file,
+//! where state is kept, the limit of descriptors. It leaves out everything that every platform has.
 
 #[cfg(unix)]
 mod unix;
@@ -8,11 +8,12 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    StopSignals, exit_of, has_display, make_private_folder, private_folder, readers_beside_owner, stdin,
-    stdout, terminal_size, terminate, unbuffered_stdin,
+    PrivateFolder, StopSignals, exit_of, has_display, make_private_folder, private_folder,
+    raise_descriptor_limit, readers_beside_owner, state_folder, stdin, stdout, terminal_size, terminate,
+    unbuffered_stdin,
 };
 #[cfg(not(unix))]
 pub(crate) use windows::{
-    StopSignals, exit_of, has_display, make_private_folder, private_folder, readers_beside_owner, stdin,
-    stdout, terminal_size, terminate,
+    StopSignals, exit_of, has_display, make_private_folder, raise_descriptor_limit, readers_beside_owner,
+    state_folder, stdin, stdout, terminal_size, terminate,
 };

@@ -1,16 +1,19 @@
-//! Unix: three stop signals, descriptors without threads, file modes.
+//! Unix: three stop signals, descriptors without threads and their limit, file modes, folders.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use rustix::fs::{FileType, fstat};
 use rustix::net::{AddressFamily, sockopt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
 use rustix::termios::tcgetwinsize;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
@@ -124,14 +127,84 @@ pub(crate) fn readers_beside_owner(metadata: &Metadata) -> u32 {
     metadata.permissions().mode() & 0o077
 }
 
-/// A fresh folder that only its owner can enter, in memory where the system has such a place.
-pub(crate) fn private_folder() -> io::Result<tempfile::TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("bastide-").permissions(std::fs::Permissions::from_mode(0o700));
+/// Where this user's state is kept (XDG Base Directory Specification): it outlives a restart of the machine, unlike
+/// `XDG_RUNTIME_DIR`.
+pub(crate) fn state_folder() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
+    state.map(|state| state.join("bastide"))
+}
+
+/// Raises the soft limit of descriptors, which is 1,024 on most systems for the sake of programs that call select(2).
+/// Not for a process that starts others: they would inherit it.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Some(limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS)));
+    if limit.current.is_some() && limit.current < wanted {
+        let raised = Rlimit { current: wanted, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "the limit of open files cannot be raised");
+        }
+    }
+}
+
+/// Enough for some three thousand connections; macOS takes no more (`OPEN_MAX`, setrlimit(2)).
+const DESCRIPTORS: u64 = 10_240;
+
+/// A folder that only its owner can enter, and that goes away with this value; where the process is killed before, with
+/// the next such folder that anybody of this user makes.
+#[derive(Debug)]
+pub(crate) struct PrivateFolder {
+    folder: TempDir,
+    /// Locked while its owner lives.
+    _lock: File,
+}
+
+impl PrivateFolder {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// How names of private folders begin.
+const PREFIX: &str = "bastide-";
+
+/// A fresh private folder, in memory where the system has such a place.
+pub(crate) fn private_folder() -> io::Result<PrivateFolder> {
     // A socket's path has 108 bytes (unix(7)); the runtime folder is short, $TMPDIR need not be.
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(folder) if !folder.is_empty() => builder.tempdir_in(folder).or_else(|_| builder.tempdir()),
-        _ => builder.tempdir(),
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let private = |above: &Path| -> io::Result<PrivateFolder> {
+        remove_abandoned(above);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PREFIX).permissions(std::fs::Permissions::from_mode(0o700));
+        let folder = builder.tempdir_in(above)?;
+        // Before anything is put into it: an empty one is nobody's business.
+        let lock = File::open(folder.path())?;
+        lock.try_lock()?;
+        Ok(PrivateFolder { folder, _lock: lock })
+    };
+    match runtime.map(|runtime| private(&runtime)) {
+        Some(Ok(folder)) => Ok(folder),
+        _ => private(&std::env::temp_dir()),
+    }
+}
+
+/// Removes what this user's killed processes have left.
+fn remove_abandoned(above: &Path) {
+    let Ok(entries) = std::fs::read_dir(above) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()))
+    {
+        // Of the folder itself: a link is never followed.
+        let ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
+        let path = entry.path();
+        let is_used = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some());
+        if ours
+            && is_used(&path)
+            && File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok())
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "an abandoned folder cannot be removed");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::Metadata;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,10 +46,14 @@ pub(crate) fn readers_beside_owner(_: &Metadata) -> u32 {
     0
 }
 
-/// A fresh folder; `%TEMP%` belongs to its user.
-pub(crate) fn private_folder() -> io::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("bastide-").tempdir()
+/// Where this user's state is kept.
+pub(crate) fn state_folder() -> Option<PathBuf> {
+    let local = std::env::var_os("LOCALAPPDATA").map(PathBuf::from).filter(|path| path.is_absolute());
+    local.map(|local| local.join("bastide"))
 }
+
+/// There is no such limit.
+pub(crate) fn raise_descriptor_limit() {}
 
 /// A child's status.
 pub(crate) fn exit_of(status: ExitStatus) -> u8 {

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::io::Errno;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::geteuid;
@@ -13,18 +14,26 @@ use tokio::net::TcpStream;
 /// socket here, and passes: binding to more than loopback is a decision of its own.
 ///
 /// # Errors
-/// `PermissionDenied` for another user, and for a peer that is gone already: a closed socket reads as uid 0.
+/// `PermissionDenied` for another user; `NotConnected` for a peer that is gone already, of which nobody can tell whose
+/// it was: a closed socket reads as uid 0. What the kernel says when it is short of descriptors or memory.
 pub(crate) fn admit_same_user(stream: &TcpStream) -> io::Result<()> {
     let (peer, local) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
     let denied = |reason: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    let gone = || Err(io::ErrorKind::NotConnected.into());
     match owner(peer, local) {
-        Ok(Some(Owner { inode: 0, .. })) => denied(format!("{peer} is gone: it cannot be told whose it was")),
+        Ok(Some(Owner { inode: 0, .. })) => gone(),
         Ok(Some(Owner { uid, .. })) if uid == 0 || uid == geteuid().as_raw() => Ok(()),
         Ok(Some(Owner { uid, .. })) => {
             denied(format!("{peer} belongs to another user (uid {uid}); --allow-other-users lets it in"))
         }
         Ok(None) if peer.ip() != local.ip() && !peer.ip().is_loopback() => Ok(()),
-        Ok(None) => denied(format!("{peer} is gone: it cannot be told whose it was")),
+        Ok(None) => gone(),
+        // No descriptor for the question is no answer to it.
+        Err(error)
+            if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS)) =>
+        {
+            Err(error)
+        }
         Err(error) => denied(format!(
             "this kernel does not say whose {peer} is ({error}); --allow-other-users lets everybody in"
         )),
@@ -153,7 +162,7 @@ mod tests {
         drop(client);
         let (server, _) = listener.accept().await.unwrap();
         let error = admit_same_user(&server).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     }
 
     #[tokio::test]

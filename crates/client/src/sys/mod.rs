@@ -1,15 +1,22 @@
-//! What differs by platform: Unix sockets with an owner, and whose process is at the other end of a loopback
-//! connection. It leaves out everything that every platform has.
+//! What differs by platform: Unix sockets with an owner, whose process is at the other end of a loopback connection,
+//! files that nobody else can read, and how many descriptors there may be. It leaves out everything that every platform
+//! has.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(unix)]
 mod unix;
+#[cfg(not(unix))]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{admit_same_user, is_abandoned};
 #[cfg(unix)]
-pub(crate) use unix::{OwnedSocket, is_hung_up};
+pub(crate) use unix::{
+    OwnedSocket, create_private, create_private_folder, descriptor_limit, has_unread, is_hung_up,
+};
+#[cfg(not(unix))]
+pub(crate) use windows::{create_private, create_private_folder, descriptor_limit, has_unread};
 
 /// Where the kernel does not tell whose a connection is, everybody on this machine is let in.
 #[cfg(not(target_os = "linux"))]

@@ -1,12 +1,15 @@
-//! Unix sockets that only their owner can connect to, and whose file goes away with them; and whether somebody is
-//! still at the other end of one.
+//! Unix sockets that only their owner can connect to, and whose file goes away with them; what is still to be had from
+//! the other end of a connection; files and folders of one user; the limit of descriptors.
 
-use std::fs;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A listening Unix socket of mode 0600.
@@ -52,6 +55,27 @@ pub(crate) fn is_hung_up(stream: &UnixStream) -> bool {
         && descriptors.iter().any(|descriptor| descriptor.revents().contains(PollFlags::HUP))
 }
 
+/// Whether the other end has sent something that was not read.
+pub(crate) fn has_unread(stream: impl AsFd) -> bool {
+    let mut byte = [0];
+    recv(stream, byte.as_mut_slice(), RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, count)| count > 0)
+}
+
+/// Makes a file that only its owner can read.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Makes a folder, and those above it, that only their owner can enter.
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Open files and sockets that this process may have (getrlimit(2), `RLIMIT_NOFILE`); none: any number.
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 impl Drop for OwnedSocket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
@@ -91,6 +115,18 @@ mod tests {
         assert!(!is_hung_up(&ours));
         drop(theirs);
         assert!(is_hung_up(&ours));
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_a_close_is_still_there() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!has_unread(&ours));
+        theirs.write_all(b"x").await.unwrap();
+        drop(theirs);
+        assert!(is_hung_up(&ours) && has_unread(&ours));
+        ours.read_exact(&mut [0]).await.unwrap();
+        assert!(!has_unread(&ours));
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@ mod proxy;
 #[cfg(test)]
 mod send;
 #[cfg(test)]
+mod spare;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tinyproxy;

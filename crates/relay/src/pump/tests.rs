@@ -14,19 +14,31 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 use super::*;
 use crate::local::Halves;
 use crate::session::{Ping, Replay, SessionOptions};
+use crate::vigil::Vigil;
 
 const OPTIONS: SessionOptions =
     SessionOptions { max_frame: 4096, first_byte: None, ping: Ping::Never, linger: Duration::from_secs(10) };
 
+impl Line for DuplexStream {}
+impl Line for TcpStream {}
+impl Line for Counted<'_> {}
+impl Line for Stubborn {}
+impl Line for Bottomless {}
+
+/// Nothing happens to the machine, and nobody is left who could say so.
+fn no_news() -> watch::Receiver<News> {
+    Vigil::new(Ping::WhenIdle).news()
+}
+
 /// A pump between `local` and `wire` until it ends; both sides are then closed as the relay does.
-async fn run<L: Local, W: AsyncRead + AsyncWrite + Unpin>(
+async fn run<L: Local, W: Line>(
     options: SessionOptions,
     mut local: L,
     mut wire: W,
     stop: &CancellationToken,
 ) -> (End, Session) {
     let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
-    let end = pump(&mut session, &mut local, &mut wire, stop, &|| {}).await;
+    let end = pump(&mut session, &mut local, &mut wire, stop, &mut no_news(), &|| {}).await;
     close_wire(&mut wire).await;
     close_local(&mut local, &end).await;
     (end, session)
@@ -346,7 +358,7 @@ async fn a_silent_vm_is_given_up_in_time() {
     let started = Instant::now();
     let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
     let (mut near, mut wire) = (near, wire);
-    let end = pump(&mut session, &mut near, &mut wire, &stop, &|| {}).await;
+    let end = pump(&mut session, &mut near, &mut wire, &stop, &mut no_news(), &|| {}).await;
     assert_eq!((end, started.elapsed().as_secs()), (End::Silent, 20));
     drop((local, far));
 }
@@ -553,4 +565,32 @@ async fn what_the_local_side_buffers_is_flushed() {
     };
     let ((end, _), prompt, _) = tokio::join!(run(OPTIONS, near, wire, &stop), program, service);
     assert_eq!((end, &prompt), (End::Stopped, b"login: "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_reach_a_connection_that_is_asleep() {
+    let (local, mut near) = duplex(64);
+    let (mut wire, far) = duplex(64);
+    let stop = CancellationToken::new();
+    let vigil = Vigil::new(Ping::WhenIdle);
+    let options = SessionOptions { ping: Ping::WhenIdle, ..OPTIONS };
+    let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
+    let started = Instant::now();
+    let mut news = vigil.news();
+    let service = async {
+        let mut socket = judge(far).await;
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        vigil.tell_of_a_sleep();
+        assert!(matches!(socket.next().await, Some(Ok(Message::Ping(_)))));
+        assert_eq!(started.elapsed().as_secs(), 7);
+        socket.flush().await.unwrap();
+        // Without another ping, the hour passes in peace.
+        vigil.forbid_pings();
+        assert!(timeout(Duration::from_secs(3600), socket.next()).await.is_err());
+        stop.cancel();
+    };
+    let pumping = pump(&mut session, &mut near, &mut wire, &stop, &mut news, &|| {});
+    let (end, ()) = tokio::join!(pumping, service);
+    assert_eq!(end, End::Stopped);
+    drop(local);
 }

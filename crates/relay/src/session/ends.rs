@@ -104,6 +104,200 @@ fn pings_follow_their_schedule() {
     assert_eq!(never.deadline(), None);
 }
 
+/// What TCP says of a connection with data of ours in its queue.
+fn tcp(waiting: u32, unanswered: u32, quiet: u64) -> Option<Standing> {
+    Some(Standing { waiting, unanswered, quiet: Duration::from_secs(quiet) })
+}
+
+#[test]
+fn a_vm_that_does_not_read_is_not_dead() {
+    // The kernel takes no more, and the service answers TCP's probes: for a day.
+    let mut bench = Bench::new(OPTIONS);
+    bench.say(0.0, &[5; 60_000]);
+    bench.write_wire(5000);
+    bench.tcp = tcp(2_000_000, 1, 3);
+    for look in 0..4320 {
+        let time = 30.0 + 20.0 * f64::from(look);
+        assert_eq!(bench.deadline(), Some(time));
+        bench.tick(time);
+        assert_eq!(bench.end(), None, "at {time}");
+    }
+    bench.tcp = tcp(0, 0, 3);
+    bench.flush(86_400.0);
+    assert_eq!(bench.controls(), [], "no ping behind data that did not leave");
+    bench.tick(86_430.0);
+    bench.flush(86_430.0);
+    assert_eq!(bench.controls(), [(9, &[][..])]);
+
+    // We have written everything, and the kernel still has it.
+    let mut bench = Bench::new(OPTIONS);
+    bench.say(0.0, b"x");
+    bench.flush(0.0);
+    bench.tcp = tcp(1, 2, 100);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    assert_eq!((bench.controls().len(), bench.deadline()), (0, Some(50.0)));
+    bench.tcp = tcp(1, 30, 49);
+    bench.tick(50.0);
+    assert_eq!(bench.end(), None, "it has answered not long ago");
+}
+
+#[test]
+fn a_dead_connection_is_found_behind_our_own_data() {
+    let mut bench = Bench::new(OPTIONS);
+    bench.say(0.0, &[5; 60_000]);
+    bench.write_wire(5000);
+    bench.tcp = tcp(2_000_000, 7, 30);
+    bench.tick(30.0);
+    assert_eq!((bench.end(), bench.deadline()), (None, Some(50.0)));
+    bench.tcp = tcp(2_000_000, 8, 50);
+    bench.tick(50.0);
+    assert_eq!(bench.end(), Some(End::Dead));
+
+    // The ping itself is what nobody acknowledges, behind much data.
+    let mut bench = upload(OPTIONS, 3);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    bench.tcp = tcp(6, 6, 50);
+    bench.tick(50.0);
+    assert_eq!(bench.end(), Some(End::Dead));
+}
+
+/// A bench whose local side has sent so many batches of 64 KiB.
+fn upload(options: SessionOptions, batches: usize) -> Bench {
+    let mut bench = Bench::new(options);
+    for _ in 0..batches {
+        bench.say(0.0, &[5; 64 * 1024]);
+        bench.flush(0.0);
+    }
+    bench
+}
+
+#[test]
+fn a_ping_behind_data_that_the_service_holds_has_more_time() {
+    // TCP has acknowledged everything, which says nothing about the VM.
+    let mut bench = upload(OPTIONS, 2);
+    bench.tcp = tcp(0, 0, 0);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    for look in 1..45 {
+        let time = 30.0 + 20.0 * f64::from(look);
+        assert_eq!(bench.deadline(), Some(time));
+        bench.tick(time);
+        assert_eq!(bench.end(), None, "at {time}");
+    }
+    bench.tick(930.0);
+    assert_eq!(bench.end(), Some(End::Dead), "a quarter of an hour is enough");
+    assert_eq!(bench.controls(), [(9, &[][..])], "one ping at most is out");
+
+    // What was answered is behind it no more.
+    let mut bench = upload(OPTIONS, 2);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    bench.wire(31.0, &[0x8a, 0x00]);
+    bench.tick(61.0);
+    bench.flush(61.0);
+    bench.tick(81.0);
+    assert_eq!(bench.end(), Some(End::Dead));
+
+    // Data from the VM is life, and no proof that it reads; nor is a pong that nobody asked for.
+    let mut bench = upload(OPTIONS, 2);
+    bench.wire(1.0, &[0x8a, 0x00]);
+    bench.wire(2.0, HELLO);
+    bench.flush(2.0);
+    bench.tick(32.0);
+    bench.flush(32.0);
+    bench.tick(52.0);
+    assert_eq!(bench.end(), None);
+    // So much surely has room.
+    let mut bench = upload(OPTIONS, 1);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    bench.tick(50.0);
+    assert_eq!(bench.end(), Some(End::Dead));
+}
+
+#[test]
+fn a_machine_that_wakes_pings_at_once() {
+    let mut bench = Bench::new(OPTIONS);
+    bench.wire(0.0, HELLO);
+    bench.flush(0.0);
+    bench.session.woke(bench.at(7.0));
+    // Whoever types first does not put the question off.
+    bench.say(7.0, b"x");
+    bench.flush(7.0);
+    assert_eq!(bench.deadline(), Some(7.0));
+    bench.tick(7.0);
+    bench.flush(7.0);
+    assert_eq!(bench.controls(), [(9, &[][..])]);
+    // A second sleep changes nothing: one ping at most is out.
+    bench.session.woke(bench.at(12.0));
+    assert_eq!(bench.deadline(), Some(27.0));
+    bench.tick(27.0);
+    assert_eq!(bench.end(), Some(End::Dead));
+
+    // What died meanwhile did not die of our ping.
+    let mut bench = Bench::new(OPTIONS);
+    bench.session.woke(bench.at(7.0));
+    bench.tick(7.0);
+    bench.flush(7.0);
+    bench.session.wire_broken("reset".into(), bench.at(7.1));
+    assert!(bench.end().is_some() && !bench.session.was_ended_by_ping());
+
+    // A frame that came meanwhile is life.
+    let mut bench = Bench::new(OPTIONS);
+    bench.session.woke(bench.at(7.0));
+    bench.wire(7.0, HELLO);
+    bench.flush(7.0);
+    assert_eq!(bench.deadline(), Some(37.0));
+
+    let mut never = Bench::new(SessionOptions { ping: Ping::Never, ..OPTIONS });
+    never.session.woke(never.at(7.0));
+    assert_eq!(never.deadline(), None);
+}
+
+#[test]
+fn pings_that_do_harm_end_everywhere() {
+    let mut bench = Bench::new(OPTIONS);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    bench.session.forbid_pings();
+    assert_eq!(bench.deadline(), None, "nor is the one that is out waited for");
+    bench.session.woke(bench.at(40.0));
+    assert_eq!(bench.deadline(), None);
+}
+
+#[test]
+fn what_the_vm_may_have_done_is_known() {
+    let heard = |write: usize, finish: bool, last: &dyn Fn(&mut Bench)| {
+        let mut bench = Bench::new(OPTIONS);
+        bench.say(0.0, b"do it once");
+        let all = bench.write_wire(write) < write;
+        if finish && all {
+            bench.eof(0.1);
+        } else if finish {
+            bench.session.local_eof(bench.at(0.1));
+        }
+        last(&mut bench);
+        bench.flush(0.3);
+        assert!(bench.end().is_some());
+        bench.session.heard()
+    };
+    let eof = |bench: &mut Bench| bench.session.wire_eof(bench.at(0.2));
+    let close = |bench: &mut Bench| bench.wire(0.2, CLOSE_1000);
+    let ping_and_close = |bench: &mut Bench| bench.wire(0.2, &[0x89, 0, 0x88, 0]);
+    for last in [&eof as &dyn Fn(&mut Bench), &close, &ping_and_close] {
+        assert_eq!(heard(usize::MAX, true, last), Heard::NoAnswer);
+        assert_eq!(heard(usize::MAX, false, last), Heard::Nothing, "the local side may have more to say");
+        assert_eq!(heard(7, true, last), Heard::Nothing, "not all of it has left");
+    }
+    // Nothing said, nothing done.
+    let mut bench = Bench::new(OPTIONS);
+    bench.eof(0.0);
+    bench.wire(0.1, CLOSE_1000);
+    assert_eq!(bench.session.heard(), Heard::Nothing);
+}
+
 #[test]
 fn a_local_side_that_pauses_is_not_a_dead_service() {
     let mut bench = Bench::new(OPTIONS);
@@ -118,7 +312,7 @@ fn a_local_side_that_pauses_is_not_a_dead_service() {
 
     bench.tick(3630.0);
     bench.wire(3631.0, &HELLO[..4]);
-    bench.session.awaiting_pong = Some(bench.at(3631.0));
+    bench.session.awaiting_pong = Some(Awaited::new(PONG_WITHIN, bench.at(3631.0)));
     bench.write_local(9999.0);
     assert_eq!(bench.deadline(), Some(10_019.0), "the service has its time from when we listen again");
 }

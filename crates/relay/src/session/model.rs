@@ -2,14 +2,41 @@
 //! however it is cut, the local side gets exactly a prefix of what the VM sent, the wire carries exactly a
 //! prefix of what the local side sent, and once both are over so is the session.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-
-use super::tests::decode;
 use super::*;
 
+/// One attempt's life: frames of at most `max_frame` bytes, `steps` in their order, and `last`, which has to end
+/// it. Panics when the session is not what the streams say.
+pub(crate) fn live(max_frame: u16, steps: &[Step], last: &Last) {
+    let options =
+        SessionOptions { max_frame, first_byte: None, ping: Ping::WhenIdle, linger: Duration::from_secs(10) };
+    let now = crate::any_instant();
+    let mut model = Model {
+        session: Session::new(options, [5; 32], Replay::default(), now),
+        now,
+        on_the_way: Vec::new(),
+        vm: Vec::new(),
+        got: Vec::new(),
+        said: Vec::new(),
+        partial: Vec::new(),
+        frames: Vec::new(),
+        finished: false,
+    };
+    for step in steps {
+        model.step(step);
+    }
+    let alive = model.session.end().is_none() && model.session.reads_on();
+    model.last(last);
+    if alive && matches!(last, Last::Close(_) | Last::Eof | Last::Deaf | Last::LocalFin) {
+        assert!(model.got == model.vm, "everything that came is delivered");
+    }
+    if alive && matches!(last, Last::Eof | Last::LocalFin) && !model.session.was_ended_by_ping() {
+        let sent = model.frames.iter().filter(|(opcode, _)| *opcode == 2).map(|(_, payload)| payload.len());
+        assert!(sent.sum::<usize>() == model.said.len(), "everything that was said is sent");
+    }
+}
+
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     /// The local side sends so many bytes, if asked.
     Say(usize),
     /// The VM's bytes come in a frame of this first byte.
@@ -28,8 +55,9 @@ enum Step {
     Finish,
 }
 
+/// What ends it.
 #[derive(Debug, Clone)]
-enum Last {
+pub(crate) enum Last {
     Close(u16),
     Eof,
     Reset,
@@ -133,7 +161,7 @@ impl Model {
     fn tick(&mut self) {
         // A ping, the FIN's time and the first byte's may all be due.
         for _ in 0..3 {
-            self.session.tick(self.now);
+            self.session.tick(self.now, || None);
             if self.session.end().is_some() || self.session.deadline().is_none_or(|at| at > self.now) {
                 return;
             }
@@ -153,7 +181,7 @@ impl Model {
             let behind = self.frames.iter().skip_while(|(opcode, _)| *opcode != 8);
             assert!(behind.clone().all(|(opcode, _)| *opcode >= 8), "no data behind it");
         }
-        if self.session.heard() == Heard::Nothing {
+        if self.session.heard() != Heard::Something {
             assert!(self.session.replay.bytes == self.said, "everything can be sent again");
         }
         assert!(self.session.inbox.memory() <= 3 * 1024 * 1024, "{}", self.session.inbox.memory());
@@ -199,9 +227,9 @@ impl Model {
             Last::Stop => self.session.stop(self.now),
         }
         self.settle();
-        // Whoever does not answer is left after a bounded number of deadlines; looks at a half-closed local side
-        // are most of them.
-        for _ in 0..16 {
+        // Whoever does not answer is left after a bounded number of deadlines: looks at a half-closed local side, and
+        // at a ping behind much data.
+        for _ in 0..64 {
             if self.session.end().is_some() {
                 return;
             }
@@ -213,82 +241,85 @@ impl Model {
     }
 }
 
-/// Sizes around every boundary of the code, and any.
-fn size() -> impl Strategy<Value = usize> {
-    prop_oneof![
-        4 => 1..20usize,
-        2 => prop::sample::select(vec![124, 125, 126, 127, 4095, 4096, 4097, 65_535, 65_536, 65_537]),
-        1 => 1..300_000usize,
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => size().prop_map(Step::Say),
-        3 => (prop::sample::select(vec![0x82, 0x81, 0x02, 0x00, 0x80]), size())
-            .prop_map(|(first, count)| Step::Frame(first, count)),
-        1 => Just(Step::Frame(0x82, 0)),
-        1 => (0..=125usize).prop_map(Step::Ping),
-        1 => Just(Step::Pong),
-        5 => size().prop_map(Step::Arrive),
-        5 => size().prop_map(Step::Leave),
-        4 => size().prop_map(Step::Take),
-        1 => (0..25u64).prop_map(Step::Pass),
-        1 => Just(Step::Finish),
-    ]
-}
-
-fn last() -> impl Strategy<Value = Last> {
-    prop_oneof![
-        prop::sample::select(vec![1000, 1001, 1005, 1006, 1011, 4000]).prop_map(Last::Close),
-        Just(Last::Eof),
-        Just(Last::Reset),
-        Just(Last::Deaf),
-        Just(Last::Malformed),
-        Just(Last::LocalBroken),
-        Just(Last::LocalFin),
-        Just(Last::Stop),
-    ]
-}
-
-proptest! {
-    // A failure is kept as a test of its own, not as a seed in a file.
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn whatever_happens(
-        max_frame in prop::sample::select(vec![1, 5, 125, 126, 4096, 65_535]),
-        steps in vec(step(), 0..60),
-        last in last(),
-    ) {
-        let options = SessionOptions {
-            max_frame,
-            first_byte: None,
-            ping: Ping::WhenIdle,
-            linger: Duration::from_secs(10),
+/// Takes whole frames out of `bytes` as RFC 6455 §5.2 has them; panics on what a client may not send.
+pub(super) fn decode(bytes: &mut Vec<u8>, frames: &mut Vec<(u8, Vec<u8>)>) {
+    loop {
+        let [first, second, rest @ ..] = bytes.as_slice() else { return };
+        assert_eq!(first & 0xf0, 0x80, "FIN and no reserved bit");
+        assert_eq!(second & 0x80, 0x80, "masked");
+        let (length, rest) = match (second & 0x7f, rest) {
+            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            (126, _) => return,
+            (127, _) => panic!("a frame above 65,535 bytes"),
+            (short, rest) => (usize::from(short), rest),
         };
-        let now = crate::any_instant();
-        let mut model = Model {
-            session: Session::new(options, [5; 32], Replay::default(), now),
-            now,
-            on_the_way: Vec::new(),
-            vm: Vec::new(),
-            got: Vec::new(),
-            said: Vec::new(),
-            partial: Vec::new(),
-            frames: Vec::new(),
-            finished: false,
-        };
-        for step in &steps {
-            model.step(step);
+        if rest.len() < 4 + length {
+            return;
         }
-        let alive = model.session.end().is_none() && model.session.reads_on();
-        model.last(&last);
-        if alive && matches!(last, Last::Close(_) | Last::Eof | Last::Deaf | Last::LocalFin) {
-            prop_assert!(model.got == model.vm, "everything that came is delivered");
-        }
-        if alive && matches!(last, Last::Eof | Last::LocalFin) && !model.session.was_ended_by_ping() {
-            let sent = model.frames.iter().filter(|(opcode, _)| *opcode == 2).map(|(_, payload)| payload.len());
-            prop_assert!(sent.sum::<usize>() == model.said.len(), "everything that was said is sent");
+        let (mask, rest) = rest.split_at(4);
+        let payload = rest[..length].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        assert!(first & 0x0f == 2 || first & 0x0f >= 8, "neither text nor continuation");
+        frames.push((first & 0x0f, payload));
+        let used = bytes.len() - (rest.len() - length);
+        bytes.drain(..used);
+    }
+}
+
+#[cfg(test)]
+mod random {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sizes around every boundary of the code, and any.
+    fn size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            4 => 1..20usize,
+            2 => prop::sample::select(vec![124, 125, 126, 127, 4095, 4096, 4097, 65_535, 65_536, 65_537]),
+            1 => 1..300_000usize,
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => size().prop_map(Step::Say),
+            3 => (prop::sample::select(vec![0x82, 0x81, 0x02, 0x00, 0x80]), size())
+                .prop_map(|(first, count)| Step::Frame(first, count)),
+            1 => Just(Step::Frame(0x82, 0)),
+            1 => (0..=125usize).prop_map(Step::Ping),
+            1 => Just(Step::Pong),
+            5 => size().prop_map(Step::Arrive),
+            5 => size().prop_map(Step::Leave),
+            4 => size().prop_map(Step::Take),
+            1 => (0..25u64).prop_map(Step::Pass),
+            1 => Just(Step::Finish),
+        ]
+    }
+
+    fn last() -> impl Strategy<Value = Last> {
+        prop_oneof![
+            prop::sample::select(vec![1000, 1001, 1005, 1006, 1011, 4000]).prop_map(Last::Close),
+            Just(Last::Eof),
+            Just(Last::Reset),
+            Just(Last::Deaf),
+            Just(Last::Malformed),
+            Just(Last::LocalBroken),
+            Just(Last::LocalFin),
+            Just(Last::Stop),
+        ]
+    }
+
+    proptest! {
+        // A failure is kept as a test of its own, not as a seed in a file.
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn whatever_happens(
+            max_frame in prop::sample::select(vec![1, 5, 125, 126, 4096, 65_535]),
+            steps in vec(step(), 0..60),
+            last in last(),
+        ) {
+            live(max_frame, &steps, &last);
         }
     }
 }

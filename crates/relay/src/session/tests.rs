@@ -1,6 +1,7 @@
 //! The session's way from the first byte to the local side's FIN, by bytes typed from RFC 6455 and fed instants.
 //! It leaves out the other ends and pings (`ends`), and random operations (`model`).
 
+use super::model::decode;
 use super::*;
 
 /// How a session is driven in these tests: both sides take everything at once unless a test says otherwise.
@@ -12,6 +13,8 @@ pub(super) struct Bench {
     /// Wire bytes that do not make a whole frame yet.
     pub(super) partial: Vec<u8>,
     pub(super) local: Vec<u8>,
+    /// What TCP says when asked.
+    pub(super) tcp: Option<Standing>,
 }
 
 pub(super) const OPTIONS: SessionOptions = SessionOptions {
@@ -33,7 +36,7 @@ impl Bench {
     pub(super) fn again(options: SessionOptions, replay: Replay) -> Self {
         let start = crate::any_instant();
         let session = Session::new(options, [3; 32], replay, start);
-        Self { session, start, frames: Vec::new(), partial: Vec::new(), local: Vec::new() }
+        Self { session, start, frames: Vec::new(), partial: Vec::new(), local: Vec::new(), tcp: None }
     }
 
     /// So many seconds after the start.
@@ -100,7 +103,7 @@ impl Bench {
 
     pub(super) fn tick(&mut self, seconds: f64) {
         let now = self.at(seconds);
-        self.session.tick(now);
+        self.session.tick(now, || self.tcp);
         if self.session.end().is_none() {
             assert!(self.session.deadline().is_none_or(|deadline| deadline > now), "a busy loop");
         }
@@ -128,30 +131,6 @@ impl Bench {
     pub(super) fn controls(&self) -> Vec<(u8, &[u8])> {
         let controls = self.frames.iter().filter(|(opcode, _)| *opcode >= 8);
         controls.map(|(opcode, payload)| (*opcode, payload.as_slice())).collect()
-    }
-}
-
-/// Takes whole frames out of `bytes` as RFC 6455 §5.2 has them; panics on what a client may not send.
-pub(super) fn decode(bytes: &mut Vec<u8>, frames: &mut Vec<(u8, Vec<u8>)>) {
-    loop {
-        let [first, second, rest @ ..] = bytes.as_slice() else { return };
-        assert_eq!(first & 0xf0, 0x80, "FIN and no reserved bit");
-        assert_eq!(second & 0x80, 0x80, "masked");
-        let (length, rest) = match (second & 0x7f, rest) {
-            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            (126, _) => return,
-            (127, _) => panic!("a frame above 65,535 bytes"),
-            (short, rest) => (usize::from(short), rest),
-        };
-        if rest.len() < 4 + length {
-            return;
-        }
-        let (mask, rest) = rest.split_at(4);
-        let payload = rest[..length].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-        assert!(first & 0x0f == 2 || first & 0x0f >= 8, "neither text nor continuation");
-        frames.push((first & 0x0f, payload));
-        let used = bytes.len() - (rest.len() - length);
-        bytes.drain(..used);
     }
 }
 

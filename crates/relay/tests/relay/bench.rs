@@ -27,8 +27,7 @@ pub(crate) struct Bench {
 
 /// No retry waits.
 pub(crate) fn options() -> Options {
-    let retry =
-        RetryPolicy { retries: 2, first_pause: Duration::ZERO, longest_pause: Duration::from_secs(10) };
+    let retry = RetryPolicy { retries: 2, first_pause: Duration::ZERO, ..RetryPolicy::default() };
     Options { retry, linger: Duration::ZERO, ..Options::default() }
 }
 
@@ -58,6 +57,7 @@ impl Bench {
             plan(service.port, sku),
             options,
             Arc::new(move |event| drop(sender.send(event))),
+            None,
         )
         .unwrap();
         Self { relay, service: Arc::new(service), provider, events: AsyncMutex::new(events) }

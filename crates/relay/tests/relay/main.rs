@@ -7,6 +7,8 @@ mod bench;
 #[cfg(test)]
 mod opening;
 #[cfg(test)]
+mod ready;
+#[cfg(test)]
 mod releasing;
 #[cfg(test)]
 mod service;

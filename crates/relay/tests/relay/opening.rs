@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bastide_core::{End, Fault, Freshness, RetryPolicy, Sku};
 use bastide_relay::{Error, Event, Options};
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use crate::bench::{Bench, PATIENCE, ended, options};
 use crate::service::{Ask, Kind, Reply, Service, Vm, http};
@@ -48,7 +48,7 @@ async fn a_revoked_token_is_renewed_once() {
     };
     let bench = Bench::new(Service::new(refuse).await, options());
     bench.hello(1).await;
-    assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached, Freshness::New]);
+    assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached, Freshness::Cached, Freshness::New]);
     assert_eq!(bench.relay.close(PATIENCE).await, 0);
     assert_eq!((bench.service.count(Kind::Mint), bench.service.count(Kind::Release)), (2, 1));
 
@@ -88,7 +88,12 @@ async fn refusals_of_a_mint() {
         },
         Case { reply: ("500 Oops", "", ""), mints: 3, fault: Fault::Service, hint: "try again" },
         Case { reply: ("503 Busy", "Retry-After: 0\r\n", ""), mints: 3, fault: Fault::Service, hint: "" },
-        Case { reply: ("503 Busy", "Retry-After: 11\r\n", ""), mints: 1, fault: Fault::Service, hint: "" },
+        Case {
+            reply: ("503 Busy", "Retry-After: 3600\r\n", ""),
+            mints: 1,
+            fault: Fault::Service,
+            hint: "try again in an hour",
+        },
         Case { reply: ("429 Busy", "", ""), mints: 3, fault: Fault::Service, hint: "limit" },
         Case { reply: ("200 OK", "", "{}"), mints: 3, fault: Fault::Service, hint: "" },
         Case { reply: ("200 OK", "", "<html>"), mints: 3, fault: Fault::Service, hint: "" },
@@ -201,7 +206,7 @@ async fn what_is_no_pod_is_not_connected_to() {
     bench.hello(1).await;
     bench.judge(1).await;
     assert!(bench.service.asks(Kind::Mint)[0].body.ends_with("&aztoken=new"), "and not tried once more");
-    assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached, Freshness::New]);
+    assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached, Freshness::Cached, Freshness::New]);
 }
 
 #[tokio::test]
@@ -249,17 +254,88 @@ async fn the_proxy_layer_refuses_after_its_101() {
     bench.judge(3).await;
 }
 
-#[tokio::test]
-async fn a_port_that_is_closed_every_time() {
-    let service = Service::new(|ask| match ask.kind {
-        Kind::Upgrade => Reply::Accept(b"", Vm::HangUp(1)),
+/// What the user is told of a service that ends each WebSocket so, after how many attempts.
+async fn told_of(vm: impl Fn(usize) -> Reply + Send + Sync + 'static) -> (Error, usize) {
+    let service = Service::new(move |ask| match ask.kind {
+        Kind::Upgrade => vm(ask.number),
         _ => Reply::Usual,
     });
     let bench = Bench::new(service.await, options());
     let error = bench.fails(1).await.outcome.unwrap_err();
-    assert!(matches!(error, Error::PortClosed { port: 22, attempts: 3, .. }), "{error}");
-    assert_eq!(error.fault(), Fault::Vm);
-    bench.judge(3).await;
+    let mints = bench.service.count(Kind::Mint);
+    bench.judge(mints).await;
+    (error, mints)
+}
+
+#[tokio::test]
+async fn a_closed_port_is_told_from_a_sick_service() {
+    // The end of the bytes and a close frame without a code: the service's once, the VM's when it comes again.
+    for bytes in [&b""[..], &[0x88, 0]] {
+        let (error, mints) = told_of(move |_| Reply::Accept(bytes, Vm::HangUp(1))).await;
+        assert!(matches!(error, Error::PortClosed { port: 22, attempts: 2, .. }), "{error}");
+        assert_eq!((error.fault(), mints), (Fault::Vm, 2));
+        assert!(error.hint().unwrap().contains("nothing listens on port 22"), "{error}");
+    }
+    // 1000 is the VM's own word.
+    let (error, mints) = told_of(|_| Reply::Accept(&[0x88, 2, 3, 0xe8], Vm::HangUp(1))).await;
+    assert!(matches!(error, Error::PortClosed { attempts: 1, .. }), "{error}");
+    assert_eq!(mints, 1);
+    // 1001, 1011, 1012, 1013, and half a frame.
+    for bytes in
+        [&[0x88, 2, 3, 0xe9][..], &[0x88, 2, 3, 0xf3], &[0x88, 2, 3, 0xf4], &[0x88, 2, 3, 0xf5], &[0x82, 5]]
+    {
+        let (error, mints) = told_of(move |_| Reply::Accept(bytes, Vm::HangUp(1))).await;
+        assert!(matches!(error, Error::Sick { attempts: 3, .. }), "{bytes:x?}: {error}");
+        assert_eq!((error.fault(), mints), (Fault::Service, 3), "{bytes:x?}");
+    }
+    // 1008, policy violation: another try changes nothing, and the port is not to blame.
+    let (error, mints) = told_of(|_| Reply::Accept(&[0x88, 2, 3, 0xf0], Vm::HangUp(1))).await;
+    assert!(matches!(error, Error::Sick { attempts: 1, .. }), "{error}");
+    assert_eq!(mints, 1);
+    // A mix: two clean ends must follow each other.
+    let (error, mints) = told_of(|number| match number {
+        1 => Reply::Accept(&[0x88, 2, 3, 0xf3], Vm::HangUp(1)),
+        _ => Reply::Accept(b"", Vm::HangUp(1)),
+    })
+    .await;
+    assert!(matches!(error, Error::PortClosed { attempts: 3, .. }), "{error}");
+    assert_eq!(mints, 3);
+    let (error, _) = told_of(|number| match number {
+        1 => Reply::Accept(b"", Vm::HangUp(1)),
+        _ => Reply::Accept(&[0x88, 2, 3, 0xf3], Vm::HangUp(1)),
+    })
+    .await;
+    assert!(matches!(error, Error::Sick { attempts: 3, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_vm_may_have_done_is_not_done_twice() {
+    // The frame of `hello` has 11 bytes. The end of the bytes, 1005, and 1000; then what is the service's.
+    for (bytes, mints) in [(&b""[..], 1), (&[0x88, 0], 1), (&[0x88, 2, 3, 0xe8], 1), (&[0x88, 2, 3, 0xf3], 3)]
+    {
+        let service = Service::new(move |ask| match ask.kind {
+            Kind::Upgrade => Reply::Accept(b"", Vm::LastWords(11, bytes)),
+            _ => Reply::Usual,
+        });
+        let patient = Options { linger: Duration::from_secs(10), ..options() };
+        let bench = Bench::new(service.await, patient);
+        let (mut local, near) = duplex(4096);
+        local.write_all(b"hello").await.unwrap();
+        local.shutdown().await.unwrap();
+        let program = async { local.read_to_end(&mut Vec::new()).await };
+        let (account, _) = tokio::join!(bench.carry(1, near), program);
+        let error = account.outcome.unwrap_err();
+        if mints == 1 {
+            assert_eq!(
+                error.to_string(),
+                "port 22 of 'vm' was closed before anything came back, after all 5 bytes had been sent"
+            );
+            assert_eq!(error.fault(), Fault::Vm);
+        } else {
+            assert!(matches!(error, Error::Sick { attempts: 3, .. }), "{error}");
+        }
+        bench.judge(mints).await;
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
@@ -15,12 +16,16 @@ use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+
+use crate::bench::PATIENCE;
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) kind: Kind,
     /// The how-manieth of its kind, from 1.
     pub(crate) number: usize,
+    /// The how-manieth connection it came on, from 1.
+    pub(crate) connection: usize,
     /// Method, path and version.
     pub(crate) line: String,
     /// Names in lower case.
@@ -69,6 +76,8 @@ pub(crate) enum Reply {
     Switch(String, &'static [u8], Vm),
     /// A correct head, then these bytes, then the VM.
     Accept(&'static [u8], Vm),
+    /// The end of the connection.
+    Nothing,
 }
 
 /// The far end of a WebSocket.
@@ -77,6 +86,8 @@ pub(crate) enum Vm {
     Echo,
     /// Reads so many bytes of frames, then closes the connection without a word.
     HangUp(usize),
+    /// Reads so many bytes of frames, writes these bytes, then closes the connection.
+    LastWords(usize, &'static [u8]),
     /// Closes the connection at once.
     Gone,
 }
@@ -89,10 +100,22 @@ pub(crate) fn http(status: &'static str, body: &str) -> Reply {
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
 type Script = Arc<dyn Fn(Ask) -> Answer + Send + Sync>;
 
+/// What has come so far.
+#[derive(Default)]
+struct Seen {
+    asks: Mutex<Vec<Ask>>,
+    /// Connections that have shaken hands.
+    connections: AtomicUsize,
+    /// Told at each change of the two.
+    changed: Notify,
+    /// Ends connections on which nothing is asked.
+    hang_up: Notify,
+}
+
 /// A service that lives as long as this.
 pub(crate) struct Service {
     pub(crate) port: u16,
-    asks: Arc<Mutex<Vec<Ask>>>,
+    seen: Arc<Seen>,
     folder: TempDir,
     _tasks: JoinSet<()>,
 }
@@ -113,8 +136,8 @@ impl Service {
         let acceptor = acceptor(&folder);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asks = Arc::new(Mutex::new(Vec::new()));
-        let (script, seen): (Script, _) = (Arc::new(script), Arc::clone(&asks));
+        let seen = Arc::new(Seen::default());
+        let (script, kept): (Script, _) = (Arc::new(script), Arc::clone(&seen));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -122,12 +145,14 @@ impl Service {
                 let (acceptor, script, seen) = (acceptor.clone(), Arc::clone(&script), Arc::clone(&seen));
                 connections.spawn(async move {
                     if let Ok(stream) = acceptor.accept(tcp).await {
-                        serve(BufReader::new(stream), &script, &seen).await;
+                        let number = 1 + seen.connections.fetch_add(1, Ordering::SeqCst);
+                        seen.changed.notify_waiters();
+                        serve(BufReader::new(stream), number, &script, &seen).await;
                     }
                 });
             }
         });
-        Self { port, asks, folder, _tasks: tasks }
+        Self { port, seen: kept, folder, _tasks: tasks }
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {
@@ -136,11 +161,46 @@ impl Service {
 
     /// The requests of one kind so far.
     pub(crate) fn asks(&self, kind: Kind) -> Vec<Ask> {
-        self.asks.lock().unwrap().iter().filter(|ask| ask.kind == kind).cloned().collect()
+        self.seen.asks.lock().unwrap().iter().filter(|ask| ask.kind == kind).cloned().collect()
     }
 
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.asks(kind).len()
+    }
+
+    /// Connections that have shaken hands.
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there were so many connections.
+    pub(crate) async fn connected(&self, count: usize) {
+        self.until(|| self.connections() >= count).await;
+    }
+
+    /// Waits until so many requests of a kind have come.
+    pub(crate) async fn asked(&self, kind: Kind, count: usize) {
+        self.until(|| self.count(kind) >= count).await;
+    }
+
+    async fn until(&self, so: impl Fn() -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.seen.changed.notified();
+                if so() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("it comes to that");
+    }
+
+    /// Ends every connection on which nothing is asked, and waits until that has arrived.
+    pub(crate) async fn hang_up(&self) {
+        self.seen.hang_up.notify_waiters();
+        // Behind one more turn of the runtime's poll, in which everything else that has arrived is seen too.
+        drop(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
     }
 
     /// The judge: each of so many minted tokens was released once, at its node, and nothing else was.
@@ -155,14 +215,19 @@ impl Service {
             ((line, Some(format!("node {number}"))), 1)
         });
         assert_eq!(releases, expected.collect());
-        for ask in self.asks.lock().unwrap().iter() {
+        for ask in self.seen.asks.lock().unwrap().iter() {
             assert_eq!(ask.header("authorization"), None);
         }
     }
 }
 
-async fn serve(mut stream: BufReader<TlsStream<TcpStream>>, script: &Script, asks: &Mutex<Vec<Ask>>) {
-    while let Some(ask) = read(&mut stream, asks).await {
+async fn serve(mut stream: BufReader<TlsStream<TcpStream>>, connection: usize, script: &Script, seen: &Seen) {
+    loop {
+        let ask = tokio::select! {
+            ask = read(&mut stream, connection, seen) => ask,
+            () = seen.hang_up.notified() => return,
+        };
+        let Some(ask) = ask else { return };
         let usual = match ask.kind {
             Kind::Pod => http("200 OK", ask.header("host").unwrap()),
             Kind::Mint => {
@@ -198,6 +263,7 @@ async fn serve(mut stream: BufReader<TlsStream<TcpStream>>, script: &Script, ask
                 (head.into_bytes(), first, vm)
             }
             Reply::Switch(head, first, vm) => (head.into_bytes(), first, vm),
+            Reply::Nothing => return,
             Reply::Usual => unreachable!("the usual is none of these"),
         };
         head.extend_from_slice(first);
@@ -212,6 +278,14 @@ async fn run(vm: Vm, mut stream: BufReader<TlsStream<TcpStream>>) {
     match vm {
         Vm::Gone => {}
         Vm::HangUp(count) => drop(stream.read_exact(&mut vec![0; count]).await),
+        Vm::LastWords(count, words) => {
+            let words = async {
+                stream.read_exact(&mut vec![0; count]).await?;
+                stream.write_all(words).await?;
+                stream.flush().await
+            };
+            drop(words.await);
+        }
         Vm::Echo => {
             let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             while let Some(Ok(message)) = socket.next().await {
@@ -223,7 +297,7 @@ async fn run(vm: Vm, mut stream: BufReader<TlsStream<TcpStream>>) {
     }
 }
 
-async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, asks: &Mutex<Vec<Ask>>) -> Option<Ask> {
+async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, connection: usize, seen: &Seen) -> Option<Ask> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|count| *count > 0)?;
     let mut headers = Vec::new();
@@ -246,10 +320,12 @@ async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, asks: &Mutex<Vec<Ask
         ["GET", ..] => Kind::Upgrade,
         other => panic!("{other:?}"),
     };
-    let mut asks = asks.lock().unwrap();
+    let mut asks = seen.asks.lock().unwrap();
     let number = 1 + asks.iter().filter(|ask| ask.kind == kind).count();
-    let ask = Ask { kind, number, line, headers, body: String::from_utf8(body).unwrap() };
+    let body = String::from_utf8(body).unwrap();
+    let ask = Ask { kind, number, connection, line, headers, body };
     asks.push(ask.clone());
+    seen.changed.notify_waiters();
     Some(ask)
 }
 

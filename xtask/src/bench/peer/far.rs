@@ -23,6 +23,8 @@ pub(crate) enum Service {
     Produce(usize),
     /// Says one byte at once and then takes everything.
     Hello,
+    /// Sends without end once it has heard a `p`, and everything else back.
+    Both,
 }
 
 /// The numbers under which `cargo xtask bench` asks for the services.
@@ -33,6 +35,7 @@ pub(crate) const PORTS: &[(u16, Service)] = &[
     (19_016, Service::Produce(16 * 1024)),
     (19_064, Service::Produce(64 * 1024)),
     (22, Service::Hello),
+    (21, Service::Both),
 ];
 
 /// A connection of a client.
@@ -68,11 +71,15 @@ pub(crate) fn framed(stream: &mut Stream, service: Service, early: Vec<u8>) -> i
             stream.write_all(&hello)?;
             swallow(stream)
         }
-        Service::Echo => {
+        Service::Echo | Service::Both => {
             let (mut bytes, mut out) = (early, Vec::new());
             let mut scratch = [0; 4096];
             loop {
                 frames::echo(&mut bytes, &mut out);
+                // Behind the two bytes of a short frame's head.
+                if service == Service::Both && out.get(2) == Some(&b'p') {
+                    return produce(stream, &frames::row(BULK, BATCH));
+                }
                 stream.write_all(&out)?;
                 out.clear();
                 let count = stream.read(&mut scratch)?;
@@ -85,6 +92,8 @@ pub(crate) fn framed(stream: &mut Stream, service: Service, early: Vec<u8>) -> i
     }
 }
 
+/// Payload of the frames of [`Service::Both`].
+const BULK: usize = 16 * 1024;
 /// Bytes in one write: four TLS records, as a fast server does.
 const BATCH: usize = 64 * 1024;
 /// Bytes that one read takes from the socket: rustls asks for less than a record at a time.
@@ -122,12 +131,15 @@ fn plain(stream: &mut Stream, service: Service) -> io::Result<()> {
             stream.write_all(b"h")?;
             swallow(stream)
         }
-        Service::Echo => {
+        Service::Echo | Service::Both => {
             let mut scratch = [0; 4096];
             loop {
                 let count = stream.read(&mut scratch)?;
                 if count == 0 {
                     return Ok(());
+                }
+                if service == Service::Both && scratch.first() == Some(&b'p') {
+                    return produce(stream, &vec![0x5A; BATCH]);
                 }
                 stream.write_all(scratch.get(..count).unwrap_or_default())?;
             }

@@ -1,0 +1,25 @@
+//! Doors for the fuzz targets of `tests/fuzz`, there with `--cfg fuzzing` only: what reads ARM's answers. The targets
+//! say what has to hold.
+
+use std::time::SystemTime;
+
+use bastide_core::ResourceId;
+use http::HeaderMap;
+
+use crate::{Answer, Error, VirtualMachine};
+
+/// A refusal, as an error for its user.
+pub fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> (Answer, Error) {
+    let answer = Answer::read(status, headers, body, SystemTime::UNIX_EPOCH);
+    (answer.clone(), Error::refused("the VM", answer))
+}
+
+/// A VM's description.
+pub fn virtual_machine(id: &ResourceId, body: &[u8]) -> Option<VirtualMachine> {
+    crate::virtual_machine::read(id, body)
+}
+
+/// The default subscription of the Azure CLI's profile.
+pub fn azure_cli_default(profile: &[u8], cloud: &str) -> Option<String> {
+    crate::subscription::azure_cli_default(profile, cloud)
+}

@@ -1,0 +1,138 @@
+//! Writing to a standard stream without waiting for whoever reads it: a pipe that nobody empties, or a terminal after
+//! Ctrl-S, must not hold connections up. It leaves out what is said.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Which standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// A thread that writes lines, and the queue before it. What does not fit into the queue is dropped and counted; the
+/// count is said as soon as somebody reads again.
+#[derive(Debug)]
+pub(crate) struct Speaker {
+    stream: Stream,
+    /// How many lines were dropped, in words.
+    notice: fn(u64) -> String,
+    dropped: Arc<AtomicU64>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was said yet, and there is no thread.
+    Silent,
+    Speaking(Voice),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Voice {
+    queue: SyncSender<String>,
+    /// Hears of the thread's end.
+    end: Receiver<()>,
+}
+
+/// Lines that wait for a reader: some hundred KiB, and the events of a few hundred connections.
+const QUEUE: usize = 1024;
+
+/// How long the last lines may take at the end of the process: a reader that is alive takes far less.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+impl Speaker {
+    pub(crate) fn new(stream: Stream, notice: fn(u64) -> String) -> Self {
+        Self { stream, notice, dropped: Arc::default(), state: Mutex::new(State::Silent) }
+    }
+
+    /// Queues a line. Never waits.
+    pub(crate) fn say(&self, line: String) {
+        let mut state = self.lock();
+        if let State::Silent = *state {
+            *state = self.start();
+        }
+        let State::Speaking(voice) = &*state else { return };
+        if let Err(TrySendError::Full(_)) = voice.queue.try_send(line) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until everything is written, for a moment; nothing is said afterwards.
+    pub(crate) fn close(&self) {
+        let state = std::mem::replace(&mut *self.lock(), State::Closed);
+        if let State::Speaking(Voice { queue, end }) = state {
+            drop(queue);
+            // Nobody reads: what is left is left.
+            let _: Result<(), RecvTimeoutError> = end.recv_timeout(CLOSE_WITHIN);
+        }
+    }
+
+    fn start(&self) -> State {
+        let (queue, lines) = sync_channel::<String>(QUEUE);
+        let (done, end) = channel::<()>();
+        let (stream, notice, dropped) = (self.stream, self.notice, Arc::clone(&self.dropped));
+        let thread = std::thread::Builder::new().name(format!("{stream:?}")).spawn(move || {
+            for line in lines {
+                write(stream, &line);
+                let count = dropped.swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    write(stream, &notice(count));
+                }
+            }
+            drop(done);
+        });
+        match thread {
+            Ok(_) => State::Speaking(Voice { queue, end }),
+            // Without a thread there is no voice; connections go on.
+            Err(_) => State::Closed,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a line now. A reader that has gone away is no reason to end connections.
+pub(crate) fn write(stream: Stream, line: &str) {
+    drop(match stream {
+        Stream::Stdout => writeln!(io::stdout().lock(), "{line}"),
+        Stream::Stderr => writeln!(anstream::stderr().lock(), "{line}"),
+    });
+}
+
+/// A log line on its way to a speaker, which gets it when this is dropped.
+pub(crate) struct LogLine {
+    speaker: Arc<Speaker>,
+    bytes: Vec<u8>,
+}
+
+impl LogLine {
+    pub(crate) fn new(speaker: Arc<Speaker>) -> Self {
+        Self { speaker, bytes: Vec::new() }
+    }
+}
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        self.speaker.say(String::from_utf8_lossy(&self.bytes).trim_end().to_owned());
+    }
+}

@@ -1,0 +1,12 @@
+//! What differs by platform: what TCP knows of a connection. It leaves out what follows from it.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub(crate) use linux::standing;
+
+/// Nobody has written it down for this system yet.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn standing(_: &tokio::net::TcpStream) -> Option<crate::Standing> {
+    None
+}
