@@ -278,9 +278,6 @@ fn at_the_start(lab: &Lab, fault: &Fault, duty: &Duty) {
     };
     let struck = || lab.transcript().struck(fault.name());
 
-    // An upgrade that gets no answer on a connection that was kept ready is made again without a word.
-    let quietly = matches!(fault, Fault::Reset { on } | Fault::Half { on } if on.kind == Kind::Upgrade);
-
     emulator.set_faults([fault.clone().times(1)]);
     match duty {
         Duty::Again(..) | Duty::SignInAgain(_) => works(),
