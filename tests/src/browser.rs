@@ -64,7 +64,7 @@ impl Browser {
             json!({"acceptInsecureCerts": true, "goog:chromeOptions": {"args": ARGUMENTS.to_vec()}});
         let new = json!({"capabilities": {"alwaysMatch": capabilities}});
         let value = command(port, "POST", "/session", &new);
-        let session = format!("/session/{}", value["sessionId"].as_str().unwrap());
+        let session = format!("/session/{}", word(&value, "sessionId"));
         Self { port, session, _driver: driver, _stdout: stdout, _home: home }
     }
 
@@ -93,13 +93,13 @@ impl Browser {
     /// Types where the keyboard's focus is; a line feed is the Enter key.
     pub fn type_in(&self, keys: &str) {
         let active = self.ask("GET", "/element/active", &Value::Null);
-        let element = active[ELEMENT].as_str().unwrap();
+        let element = word(&active, ELEMENT);
         self.ask("POST", &format!("/element/{element}/value"), &json!({"text": keys}));
     }
 
     fn find(&self, selector: &str) -> String {
         let found = self.ask("POST", "/element", &json!({"using": "css selector", "value": selector}));
-        found[ELEMENT].as_str().unwrap().to_owned()
+        word(&found, ELEMENT)
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
@@ -123,6 +123,10 @@ impl Drop for Browser {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
+}
+
+fn word(value: &Value, name: &str) -> String {
+    text(value.get(name).unwrap())
 }
 
 /// One command of the driver's; the `value` of its answer.
@@ -151,7 +155,7 @@ fn command(port: u16, method: &str, path: &str, body: &Value) -> Value {
     let mut answer = vec![0; length];
     reader.read_exact(&mut answer).unwrap();
     let mut answer: Value = serde_json::from_slice(&answer).unwrap();
-    let value = answer["value"].take();
+    let value = answer.get_mut("value").map(Value::take).unwrap();
     assert!(value.get("error").is_none(), "{method} {path}: {value}");
     value
 }

@@ -239,8 +239,8 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::{Cache, CacheOptions};
     use crate::test_server::{Answer, Server, setup};
+    use crate::{Cache, CacheOptions};
 
     const TOKEN: &str =
         r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"the token"}"#;

@@ -242,7 +242,11 @@ fn sign_ins_that_are_good_no_more() {
         person(&lab, CONNECT).run()
     };
     for (outcome, says, hint) in [
-        (SignIn::Mfa, "AADSTS50076", "the tenant asks for a second factor: sign in with `bastide login --tenant"),
+        (
+            SignIn::Mfa,
+            "AADSTS50076",
+            "the tenant asks for a second factor: sign in with `bastide login --tenant",
+        ),
         (SignIn::Disabled, "AADSTS50057", "the account is disabled"),
         (SignIn::ConditionalAccess, "AADSTS53003", "show its administrator the correlation id"),
     ] {
@@ -315,7 +319,10 @@ fn a_browser_approves_and_refuses() {
     let browser = Browser::start();
     let (running, code) = login(&lab, "");
     browser.open(&format!("{}/device", lab.emulator().url()));
-    assert_eq!((browser.title().as_str(), browser.text("h1").as_str()), ("Enter code - bastide-emulator", "Enter code"));
+    assert_eq!(
+        (browser.title().as_str(), browser.text("h1").as_str()),
+        ("Enter code - bastide-emulator", "Enter code")
+    );
     // The field has the focus, and takes the code as people type it.
     browser.type_in("wrong\n");
     assert_eq!(browser.title(), "Error: Enter code - bastide-emulator");

@@ -26,7 +26,7 @@ const CONNECT: &str = "proxy -n bastion -g demo --target-resource-id {vm} --reso
 #[track_caller]
 pub(crate) fn account(program: Program) -> Value {
     let outcome = program.words("-o json").run().expect_code(0);
-    let event: Value = serde_json::from_str(outcome.text().trim()).expect("one line of JSON");
+    let event: Value = serde_json::from_str(outcome.text().trim()).unwrap();
     assert_eq!(event["event"], "account", "{event}");
     event
 }
@@ -70,7 +70,11 @@ fn each_way_is_found_by_its_name_and_by_itself() {
     ] {
         for named in [format!("--credential {credential}"), String::new()] {
             let event = account(at(&lab, place, &format!("account {named}")));
-            assert_eq!((&event["source"], &event["client_id"]), (&credential.into(), &who.into()), "{place:?}");
+            assert_eq!(
+                (&event["source"], &event["client_id"]),
+                (&credential.into(), &who.into()),
+                "{place:?}"
+            );
             assert_eq!(event["tenant"], TENANT, "{event}");
         }
         connects(at(&lab, place, CONNECT));
@@ -136,18 +140,29 @@ fn a_machine_whose_identity_service_is_busy_or_ill() {
     }
     lab.emulator().set_faults([status(429, Some("3600"))]);
     check(on_machine(&lab, line), 21, "answered 429", "try again in an hour");
-    lab.emulator().set_faults([Fault::MissingField { on: Kind::Identity.into(), field: "access_token".into() }]);
+    lab.emulator()
+        .set_faults([Fault::MissingField { on: Kind::Identity.into(), field: "access_token".into() }]);
     let says = "the instance metadata service answered something else than a token";
     check(on_machine(&lab, line), 10, says, "check that this machine has an identity");
     lab.emulator().set_faults([Fault::Half { on: Kind::Identity.into() }]);
-    check(on_machine(&lab, line), 20, "managed-identity cannot reach the sign-in service", "check the network");
+    check(
+        on_machine(&lab, line),
+        20,
+        "managed-identity cannot reach the sign-in service",
+        "check the network",
+    );
 }
 
 #[test]
 fn a_machine_without_the_identity() {
     let lab = lab();
     let machine = |line: &str| on_machine(&lab, &format!("account --credential managed-identity {line}"));
-    check(machine(&format!("--client-id {NOBODY}")), 10, "this machine has no such identity", "bastide login");
+    check(
+        machine(&format!("--client-id {NOBODY}")),
+        10,
+        "this machine has no such identity",
+        "bastide login",
+    );
     let nobody = nowhere(&lab, "account --credential managed-identity");
     check(nobody, 20, "managed-identity cannot reach the sign-in service", "check the network");
     let line = "account --credential managed-identity";
@@ -251,12 +266,14 @@ fn any_program_that_prints_a_token() {
     let lab = lab();
     let exec = |line: &str| nowhere(&lab, &format!("{line} --credential exec --exec-command"));
     connects(exec(CONNECT).arg(token_program(&lab)));
-    let variable = nowhere(&lab, "account --credential exec").env("BASTIDE_EXEC_CREDENTIAL", token_program(&lab));
+    let variable =
+        nowhere(&lab, "account --credential exec").env("BASTIDE_EXEC_CREDENTIAL", token_program(&lab));
     let event = account(variable);
     assert_eq!((&event["source"], &event["client_id"]), (&"exec".into(), &MACHINE.into()));
     let hint = "run the command of --exec-command";
     let strange = "the command printed something else than {\"access_token\", \"expires_on\"}";
-    for garbage in ["echo t0ken", "true", "echo '{\"access_token\": \"t0ken\"}'", "head -c 100000 /dev/zero"] {
+    for garbage in ["echo t0ken", "true", "echo '{\"access_token\": \"t0ken\"}'", "head -c 100000 /dev/zero"]
+    {
         let outcome = check(exec("account").arg(garbage), 10, strange, hint);
         assert!(!outcome.stderr.contains("t0ken"), "{outcome}");
     }
@@ -264,7 +281,12 @@ fn any_program_that_prints_a_token() {
     let outcome = check(exec("account").arg(failing), 10, "exit status: 3: vault is sealed", hint);
     assert!(!outcome.stderr.contains("t0ken"), "{outcome}");
     check(exec("account").arg("/no/such/program"), 10, "exit status: 127", hint);
-    check(nowhere(&lab, "account --credential exec"), 10, "without --exec-command or BASTIDE_EXEC_CREDENTIAL", "");
+    check(
+        nowhere(&lab, "account --credential exec"),
+        10,
+        "without --exec-command or BASTIDE_EXEC_CREDENTIAL",
+        "",
+    );
     // One that has ended is refused by ARM, and asked for once more.
     let ended = "echo \"$BASTIDE_EXEC_FRESH\" >> asked; echo '{\"access_token\": \"old\", \"expires_on\": 4102444800}'";
     check(exec(CONNECT).arg(ended), 10, "", "");
@@ -297,8 +319,9 @@ fn auto_takes_the_first_and_says_why() {
     for (place, name) in [(None, "none"), (Some(Surroundings::Kubernetes), "workload-identity")] {
         let program = match place {
             None => on_machine(&lab, "account -v"),
-            Some(place) => at(&lab, place, "account -v")
-                .env("BASTIDE_IMDS_ENDPOINT", lab.emulator().identity_url()),
+            Some(place) => {
+                at(&lab, place, "account -v").env("BASTIDE_IMDS_ENDPOINT", lab.emulator().identity_url())
+            }
         };
         let outcome = program.run().expect_code(0);
         let mut said = vec![
