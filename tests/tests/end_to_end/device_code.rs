@@ -262,10 +262,28 @@ fn sign_ins_that_are_good_no_more() {
         signed_in(&lab, ADA);
         connects(person(&lab, CONNECT));
     }
-    lab.file(KEPT, "{\"kept_in\": \"file\", \"accounts\": [{\"refresh_token\": \"1.Asecret\"");
-    let outcome = person(&lab, "account --credential device-code --no-browser").run();
-    assert_ne!(outcome.code(), 0, "{outcome}");
     lab.wait_for_releases();
+}
+
+#[test]
+fn a_sign_in_that_cannot_be_read() {
+    let lab = lab("");
+    for anew in [true, false] {
+        signed_in(&lab, ADA);
+        lab.file(KEPT, "{\"kept_in\": \"file\", \"accounts\": [{\"refresh_token\": \"1.Ahalf");
+        let outcome = person(&lab, "account").run();
+        assert!(!outcome.stderr.contains("1.Ahalf"), "{outcome}");
+        refused(outcome, "cannot be used", "`bastide login`");
+        // The other ways are open, and so is the way out.
+        assert_eq!(account(lab.bastide("account"))["source"], "client-secret");
+        if anew {
+            signed_in(&lab, ADA);
+            assert_eq!(account(person(&lab, "account"))["user"], ADA);
+        } else {
+            person(&lab, "logout").run().expect_code(0);
+            assert!(!lab.home().join(KEPT).exists());
+        }
+    }
 }
 
 #[test]
