@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 #![cfg(unix)]
 
+mod browser;
 mod lab;
 mod program;
 mod service;
@@ -15,6 +16,7 @@ mod stranger;
 mod tinyproxy;
 mod tunnel;
 
+pub use browser::Browser;
 use lab::binary;
 pub use lab::{GROUP, Lab, SUBSCRIPTION};
 pub use program::{Outcome, Program, Running};

@@ -39,6 +39,8 @@ pub(crate) const TESTS: &[Need] = &[
     need("tinyproxy", "tinyproxy"),
     need("curl", "curl"),
     need("setpriv", "util-linux"),
+    need("chromedriver", "chromium-driver"),
+    need("chromium", "chromium"),
     // Compiles libFuzzer.
     need("c++", "g++"),
 ];

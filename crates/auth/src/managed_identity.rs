@@ -26,6 +26,8 @@ pub struct ManagedIdentity {
     who: Who,
     /// The outcome of the probe, where one is made.
     found: Option<OnceCell<bool>>,
+    /// Where the Arc agent's keys are. `BASTIDE_ARC_KEY_FOLDER` says so where it is not the agent's own folder, as
+    /// `BASTIDE_IMDS_ENDPOINT` does for IMDS.
     arc_tokens: PathBuf,
 }
 
@@ -115,7 +117,10 @@ impl ManagedIdentity {
             host: Host::find(&setup.environment),
             who: Who::parse(client_id),
             found: None,
-            arc_tokens: sys::arc_tokens(&setup.environment),
+            arc_tokens: match setup.environment.get("BASTIDE_ARC_KEY_FOLDER") {
+                Some(folder) => folder.into(),
+                None => sys::arc_tokens(&setup.environment),
+            },
         }
     }
 

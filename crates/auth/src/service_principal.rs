@@ -231,12 +231,16 @@ impl Provider for ServicePrincipal {
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, SystemTime};
 
     use bastide_core::{Fault, Freshness};
 
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::test_server::{Answer, Server, setup};
+    use crate::{Cache, CacheOptions};
 
     const TOKEN: &str =
         r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"the token"}"#;
@@ -296,6 +300,29 @@ mod tests {
             "{}",
             requests[0]
         );
+    }
+
+    #[tokio::test]
+    async fn two_hundred_callers_across_an_end_ask_once() {
+        let (principal, server) = principal(vec![Answer::json(200, TOKEN), Answer::json(200, TOKEN)]).await;
+        let passed = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&passed);
+        let clock = move || SystemTime::now() + Duration::from_secs(clock.load(Ordering::Relaxed));
+        let options = CacheOptions { clock: Arc::new(clock), ..CacheOptions::default() };
+        let cache = Arc::new(Cache::new(Arc::new(principal), options));
+        for asked in 1..=2 {
+            let mut callers = JoinSet::new();
+            for _ in 0..200 {
+                let cache = Arc::clone(&cache);
+                callers.spawn(async move { cache.access_token(&TokenRequest::new(SCOPE)).await });
+            }
+            while let Some(token) = callers.join_next().await {
+                assert_eq!(token.unwrap().unwrap().secret.expose(), "the token");
+            }
+            assert_eq!(server.requests().len(), asked);
+            // The token of the answer is good for 3,599 s.
+            passed.store(3600, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]

@@ -106,7 +106,14 @@ impl Store {
             }
             Place::Disk(disk) => {
                 let lock = disk.lock().await?;
-                let (found, contents) = disk.load().await?;
+                let (found, contents) = match disk.load().await {
+                    // Who locks it is about to replace or remove it: neither signing in anew nor signing out may
+                    // stumble over what is no good to anybody.
+                    Err(AuthError::Store { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                        Default::default()
+                    }
+                    loaded => loaded?,
+                };
                 Ok(Locked { contents, hold: Hold::Disk { disk: disk.clone(), found, _lock: lock } })
             }
         }

@@ -96,6 +96,8 @@ enum Act {
     Decline { user_code: String },
     /// Lets all device codes expire.
     ExpireDeviceCodes,
+    /// Answers the next question for each device code with `slow_down`.
+    SlowDownDeviceCodes,
     /// Lets all access tokens expire.
     ExpireAccessTokens,
     /// Ends all refresh tokens.
@@ -116,6 +118,7 @@ fn perform(azure: &Azure, act: Act) -> Result<(), String> {
             sign_ins.decline(&user_code).map_err(|fault| fault.to_string())?;
         }
         Act::ExpireDeviceCodes => sign_ins.expire_device_codes(),
+        Act::SlowDownDeviceCodes => sign_ins.slow_down_device_codes(),
         Act::ExpireAccessTokens => azure.issuer.expire_all(),
         Act::EndRefreshTokens { end } => sign_ins.end_refresh_tokens(end),
         Act::SetOutcome { upn, outcome } => sign_ins.set_outcome(&upn, outcome),

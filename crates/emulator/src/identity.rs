@@ -27,7 +27,7 @@ pub(crate) struct IdentitySecrets {
 
 impl IdentitySecrets {
     pub(crate) fn new(state: &State) -> Result<IdentitySecrets, state::Error> {
-        state.subfolder("arc")?;
+        state.subfolder(ARC_FOLDER)?;
         Ok(IdentitySecrets {
             header: state.secret("identity-header")?,
             arc: state.secret(ARC_FILE)?,
@@ -36,6 +36,8 @@ impl IdentitySecrets {
     }
 }
 
+/// Azure Arc: the folder of that file, in the state folder.
+pub(crate) const ARC_FOLDER: &str = "arc";
 /// The agent's own file ends in `.key` as well, and clients look at that.
 const ARC_FILE: &str = "arc/challenge.key";
 

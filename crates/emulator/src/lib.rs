@@ -198,6 +198,12 @@ impl Emulator {
         self.azure.sign_ins.expire_device_codes();
     }
 
+    /// Answers the next question of every program that waits for a device code with `slow_down`, as a busy service
+    /// may (RFC 8628 section 3.5).
+    pub fn slow_down_device_codes(&self) {
+        self.azure.sign_ins.slow_down_device_codes();
+    }
+
     /// No access token that was issued before is accepted any more, as if it had expired.
     pub fn expire_access_tokens(&self) {
         self.azure.issuer.expire_all();

@@ -2,7 +2,7 @@
 //! bastide, to each way of signing in. The endpoints themselves are `identity` and `oidc`.
 
 use crate::azure::Azure;
-use crate::identity::{APP_SERVICE, ARC, CLOUD_SHELL};
+use crate::identity::{APP_SERVICE, ARC, ARC_FOLDER, CLOUD_SHELL};
 use crate::oidc::{GITHUB, PIPELINES, SERVICE_CONNECTION};
 use crate::state::{self, State};
 
@@ -73,7 +73,12 @@ pub(crate) fn environment(azure: &Azure, state: &State, place: Surroundings) -> 
             ("IDENTITY_HEADER", azure.identity.header.expose().to_owned()),
         ],
         Surroundings::Arc => {
-            vec![("IDENTITY_ENDPOINT", format!("{plain}{ARC}")), ("IMDS_ENDPOINT", format!("{plain}/arc"))]
+            vec![
+                ("IDENTITY_ENDPOINT", format!("{plain}{ARC}")),
+                ("IMDS_ENDPOINT", format!("{plain}/arc")),
+                // The agent's own folder is root's; only bastide can be told of another.
+                ("BASTIDE_ARC_KEY_FOLDER", path(ARC_FOLDER)),
+            ]
         }
         Surroundings::CloudShell => vec![("MSI_ENDPOINT", format!("{plain}{CLOUD_SHELL}"))],
         Surroundings::Kubernetes => vec![
@@ -123,13 +128,14 @@ fn write_file(state: &State, place: Surroundings, text: &str) -> Result<(), stat
 }
 
 /// Variables by which an SDK would choose another way than the one that is tried.
-const WITHOUT: [&str; 12] = [
+const WITHOUT: [&str; 13] = [
     "AZURE_CLIENT_SECRET",
     "AZURE_CLIENT_CERTIFICATE_PATH",
     "AZURE_FEDERATED_TOKEN_FILE",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
     "IMDS_ENDPOINT",
+    "BASTIDE_ARC_KEY_FOLDER",
     "MSI_ENDPOINT",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",

@@ -9,14 +9,14 @@ use bastide_tests::{Lab, Program, SUBSCRIPTION};
 
 /// Sends nothing, reads the six bytes that the VM's port 20 says, and is over.
 #[track_caller]
-fn connects(program: Program) {
+pub(crate) fn connects(program: Program) {
     let outcome = program.run().expect_code(0);
     assert_eq!(outcome.stdout, [0, 1, 2, 3, 4, 5], "{outcome}");
 }
 
 const PORTS: &str = "ports = { 20 = \"produce:6\", 22 = \"produce:6\" }";
 
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     Lab::with(&format!("[[virtual_machines]]\nname = \"web-01\"\nprivate_ip = \"10.0.0.4\"\n{PORTS}\n"))
 }
 
@@ -51,7 +51,7 @@ fn bastion_id(subscription: &str, name: &str) -> String {
 }
 
 /// The program without what the emulator's environment says about subscription and sign-in.
-fn bare(program: Program) -> Program {
+pub(crate) fn bare(program: Program) -> Program {
     ["AZURE_SUBSCRIPTION_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"]
         .iter()
         .fold(program, |program, name| program.env_remove(name))

@@ -6,6 +6,7 @@
 mod abuse;
 mod bulk;
 mod contract;
+mod device_code;
 mod faults;
 mod host_keys;
 mod hosts;
@@ -20,6 +21,7 @@ mod secrets;
 mod seed_page;
 mod seed_tunnel;
 mod shared;
+mod sign_in;
 mod signals;
 mod silence;
 mod site;

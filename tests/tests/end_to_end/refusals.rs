@@ -10,7 +10,7 @@ use bastide_tests::{Lab, Outcome, Program, SUBSCRIPTION, Stranger};
 
 /// Runs it, and checks what it says and that it says it on standard error alone.
 #[track_caller]
-fn check(program: Program, code: i32, says: &str, hint: &str) -> Outcome {
+pub(crate) fn check(program: Program, code: i32, says: &str, hint: &str) -> Outcome {
     let outcome = program.run().expect_code(code);
     let told = |prefix: &str, words: &str| {
         outcome.stderr.lines().any(|line| line.starts_with(prefix) && line.contains(words))

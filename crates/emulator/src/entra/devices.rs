@@ -57,6 +57,8 @@ struct Device {
     last_poll: Option<Instant>,
     /// Whether the program was told to slow down.
     slowed: bool,
+    /// Whether the next question counts as too early, whenever it comes.
+    hurried: bool,
     decision: Decision,
 }
 
@@ -123,6 +125,7 @@ fn begin(azure: &Azure, named: &str, form: &[(String, String)]) -> Result<Value,
         interval,
         last_poll: None,
         slowed: false,
+        hurried: false,
         decision: Decision::Pending,
     };
     let page = format!("{}/device", azure.url);
@@ -163,7 +166,8 @@ pub(super) fn redeem(azure: &Azure, form: &[(String, String)]) -> Result<Approve
     if device.expires <= now {
         return Err(Fault::CodeExpired);
     }
-    let hasty = device.last_poll.is_some_and(|last| now < last + device.interval);
+    let hasty = std::mem::take(&mut device.hurried)
+        || device.last_poll.is_some_and(|last| now < last + device.interval);
     device.last_poll = Some(now);
     if hasty {
         if std::mem::replace(&mut device.slowed, true) {
@@ -201,6 +205,13 @@ impl SignIns {
         let now = Instant::now();
         for device in &mut lock(&self.devices).0 {
             device.expires = now;
+        }
+    }
+
+    /// Answers the next question of every program that waits with `slow_down`.
+    pub(crate) fn slow_down_device_codes(&self) {
+        for device in &mut lock(&self.devices).0 {
+            device.hurried = true;
         }
     }
 
