@@ -39,6 +39,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("tinyproxy", "tinyproxy"),
     need("curl", "curl"),
     need("setpriv", "util-linux"),
+    need("strace", "strace"),
     // Compiles libFuzzer.
     need("c++", "g++"),
 ];
