@@ -1,6 +1,7 @@
 //! A real OpenSSH server as the VM behind the emulator, one `sshd -i` for each connection, so that no port is guessed
 //! and no daemon outlives the test. It leaves out what is done over it.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,13 @@ impl Sshd {
     /// The private key that it accepts.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("id_ed25519")
+    }
+
+    /// Takes certificates of an authority (`TrustedUserCAKeys`) from now on.
+    pub fn trust(&self, authority: &Path) {
+        let file = self.folder.path().join("sshd_config");
+        let mut config = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        writeln!(config, "TrustedUserCAKeys {}", authority.display()).unwrap();
     }
 
     /// Makes a new host key, as a VM has that was set up anew.

@@ -41,6 +41,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("setpriv", "util-linux"),
     need("chromedriver", "chromium-driver"),
     need("chromium", "chromium"),
+    need("strace", "strace"),
     // Compiles libFuzzer.
     need("c++", "g++"),
 ];

@@ -239,6 +239,12 @@ impl Emulator {
         self.azure.recorder.read().unreleased().cloned().collect()
     }
 
+    /// Tokens of the data plane and device codes that it has handed out and still knows, which no transcript shows:
+    /// for tests that look for them where they should not be.
+    pub fn secrets(&self) -> Vec<String> {
+        [self.azure.sessions.secrets(), self.azure.sign_ins.secrets()].concat()
+    }
+
     /// Waits until the transcript meets a condition, which is asked at every change: so that a test needs
     /// no sleep. Cancel safe; the caller sets the time limit. The condition looks at the transcript under its
     /// lock, so it must not ask the emulator for anything else.

@@ -3,6 +3,8 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod aad;
+mod aad_sshd;
 mod abuse;
 mod bulk;
 mod contract;
@@ -13,6 +15,7 @@ mod hosts;
 mod identity;
 mod ledger;
 mod openssh;
+mod password;
 mod proxies;
 mod proxy_command;
 mod ready;

@@ -1,13 +1,17 @@
 //! That no secret leaves the process by another way than the wire: nothing of it in anything that is printed, however
-//! much is asked for, nor in the arguments of a process, which every user of the machine can read.
+//! much is asked for, nor in the arguments and variables of a process, nor in a file outside the store.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use bastide_tests::{Lab, Outcome, Program, Running, Tinyproxy, Tunnel};
 use rustix::process::Signal;
 
-/// What nobody may see: the client's secret, any token of Entra ID (the beginning of every JWT, RFC 7519 §3.1), paths
-/// that hold a token of the data plane, the proxy's password, plain and as RFC 7617 sends it.
+use crate::aad::personal;
+
+/// What nobody may see: the client's secret, the VM's password, any token of Entra ID (the beginning of every JWT, RFC
+/// 7519 §3.1), the tokens of the data plane that were handed out and paths that hold one, device codes, private keys,
+/// the proxy's password, plain and as RFC 7617 sends it.
 fn secrets(lab: &Lab) -> Vec<String> {
     let known = [
         "eyJ",
@@ -16,8 +20,11 @@ fn secrets(lab: &Lab) -> Vec<String> {
         "api/tokens/",
         Tinyproxy::PASSWORD,
         "bWU6cHIweHktczNjcmV0",
+        "PRIVATE KEY",
     ];
-    known.into_iter().map(str::to_owned).chain([lab.env("AZURE_CLIENT_SECRET")]).collect()
+    let own = ["AZURE_CLIENT_SECRET", "BASTIDE_EMULATOR_VM_PASSWORD"].map(|name| lab.env(name));
+    let handed_out = lab.emulator().secrets();
+    known.into_iter().map(str::to_owned).chain(own).chain(handed_out).collect()
 }
 
 #[track_caller]
@@ -34,25 +41,49 @@ fn outcome_shows_none(lab: &Lab, outcome: &Outcome) {
     assert!(outcome.stderr.contains("DEBUG"), "-vv says nothing: {outcome}");
 }
 
-/// The arguments of a process and of all that it has started.
-fn arguments_below(id: u32) -> String {
+/// The files of a process's folder in proc(5) with these names, and of all that it has started.
+fn below(id: u32, names: &[&str]) -> String {
     let read =
         |path: String| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
-    let mut all = read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    let mut all = String::new();
+    for name in names {
+        all.push_str(&read(format!("/proc/{id}/{name}")).unwrap_or_default());
+        all.push('\n');
+    }
     let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     for task in tasks {
         let children = read(format!("{}/children", task.path().display())).unwrap_or_default();
         for child in children.split_whitespace() {
-            all.push('\n');
-            all.push_str(&arguments_below(child.parse().unwrap()));
+            all.push_str(&below(child.parse().unwrap(), names));
         }
     }
     all
 }
 
+/// Arguments and variables of a process and of all that it has started.
+pub(crate) fn shown_below(id: u32) -> String {
+    below(id, &["cmdline", "environ"])
+}
+
+/// No file in a folder, or further below, holds a secret; the stores are passed over.
+#[track_caller]
+fn files_show_none(lab: &Lab, folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_store = path.ends_with(".local/state/bastide/sign-in.json");
+        let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
+            files_show_none(lab, &path);
+        } else if kind.is_file() && !is_store {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            shows_none(lab, &path.display().to_string(), &text);
+        }
+    }
+}
+
 #[track_caller]
 fn arguments_show_none(lab: &Lab, running: &Running, expected: &str) {
-    let arguments = arguments_below(running.id());
+    let arguments = below(running.id(), &["cmdline"]);
     assert!(arguments.contains(expected), "'{expected}' does not run: {arguments}");
     shows_none(lab, "the arguments of a process", &arguments);
 }
@@ -142,4 +173,70 @@ fn failures_with_everything_said() {
     check(talkative(&lab, &proxy, line).env("HTTPS_PROXY", proxy.url_for("me:wr0ng@")), 20);
     check(talkative(&lab, &proxy, &line.replace("{vm}", &lab.vm("no-such-vm"))), 21);
     check(talkative(&lab, &proxy, &line.replace("-n bastion", "-n nowhere")), 13);
+}
+
+/// Holds a session open, and looks at everything that it shows.
+#[track_caller]
+fn session_shows_none(lab: &Lab, program: Program, first_line: &str) {
+    // The user's own variables are no doing of ours: without them, the others can be told.
+    let program = personal(program).env_remove("BASTIDE_EMULATOR_VM_PASSWORD");
+    let mut running = program.arg("echo hello; cat").start();
+    let (mut stdin, mut stdout) = running.pipes();
+    stdin.write_all(first_line.as_bytes()).unwrap();
+    let mut hello = [0; 6];
+    stdout.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"hello\n");
+    let shown = shown_below(running.id());
+    assert!(shown.contains("ProxyCommand="), "{shown}");
+    shows_none(lab, "the arguments and variables of a process", &shown);
+    drop(stdin);
+    outcome_shows_none(lab, &running.finish().expect_code(0));
+    files_show_none(lab, lab.home());
+}
+
+#[test]
+fn a_persons_sign_in_and_session_with_everything_said() {
+    let lab = Lab::with("[sign_in]\ndevice_code_interval_seconds = 0\n");
+    let mut login = personal(lab.bastide("login --no-browser -vv -o json")).start();
+    let code = login.event("code");
+    // While it stands, the emulator knows it.
+    let device_codes = lab.emulator().secrets();
+    assert_eq!(device_codes.len(), 1);
+    let shown = shown_below(login.id());
+    shows_none(&lab, "the arguments and variables of a process", &shown);
+    lab.emulator().approve_device_code(code["code"].as_str().unwrap(), "ada@emulator.example").unwrap();
+    let outcome = login.finish().expect_code(0);
+    outcome_shows_none(&lab, &outcome);
+    assert!(!outcome.text().contains(&device_codes[0]) && !outcome.stderr.contains(&device_codes[0]));
+    files_show_none(&lab, lab.home());
+    // What the store holds it keeps to itself.
+    let store = lab.home().join(".local/state/bastide/sign-in.json");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&store).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(std::fs::read_to_string(&store).unwrap().contains("eyJ"));
+
+    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vv -- -F none";
+    session_shows_none(&lab, lab.bastide(line), "");
+    for line in ["account -vv", "account -vv -o json", "logout -vv"] {
+        outcome_shows_none(&lab, &personal(lab.bastide(line)).run().expect_code(0));
+    }
+    files_show_none(&lab, lab.home());
+}
+
+#[test]
+fn a_session_by_password_with_everything_said() {
+    let lab = crate::aad::lab_of("ada@emulator.example", "");
+    crate::aad::log_in(&lab);
+    let line = "ssh -n bastion -g demo --password-stdin --username azureuser --target-resource-id {vm} -vv -- -F none";
+    let first_line = format!("{}\n", lab.env("BASTIDE_EMULATOR_VM_PASSWORD"));
+    session_shows_none(&lab, lab.bastide(line), &first_line);
+}
+
+#[test]
+fn a_refused_sign_in_with_everything_said() {
+    let lab = crate::aad::lab_of("ada@emulator.example", "");
+    crate::aad::log_in(&lab);
+    lab.emulator().end_refresh_tokens(bastide_emulator::RefreshEnd::Revoked);
+    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vv";
+    outcome_shows_none(&lab, &personal(lab.bastide(line)).run().expect_code(10));
 }

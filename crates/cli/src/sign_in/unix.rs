@@ -109,6 +109,13 @@ impl SignIn {
                  one of the roles 'Virtual Machine Administrator Login' and 'Virtual Machine User Login' on the VM, \
                  and the VM's clock has to be right"
             ));
+            // The user principal name of an account whose home is another tenant (Entra B2B).
+            if user.contains("#ext#") {
+                reporter.hint(&format!(
+                    "{user} is a guest in this tenant: the VM may take members only, and the role has to be given to \
+                     the guest account"
+                ));
+            }
         }
     }
 }
@@ -119,7 +126,11 @@ fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
     if let Some(named) = ssh.sign_in.username.as_ref().filter(|named| !named.eq_ignore_ascii_case(user)) {
         reporter.warn(&format!("--username {named} is left aside: Entra ID signs in as {user}"));
     }
-    if let Ok(early) = certificate.valid_from().duration_since(SystemTime::now()) {
+    let now = SystemTime::now();
+    if certificate.valid_until() <= now {
+        reporter.warn("the certificate has ended already: the clock of this machine is fast");
+    }
+    if let Ok(early) = certificate.valid_from().duration_since(now) {
         reporter.warn(&format!(
             "the certificate is good only {} s from now: the clock of this machine is slow",
             early.as_secs() + 1

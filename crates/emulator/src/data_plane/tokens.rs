@@ -68,6 +68,13 @@ const MAX_KNOWN: usize = 100_000;
 const NODES: u64 = 2;
 
 impl Sessions {
+    /// Both tokens of every session that is known.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = table.minted.values();
+        tokens.flat_map(|minted| [minted.auth_token.clone(), minted.websocket_token.clone()]).collect()
+    }
+
     fn add(&self, make: impl FnOnce(u64) -> Minted) -> u64 {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.last += 1;

@@ -195,6 +195,11 @@ impl SignIns {
         devices.0.iter().filter(|device| device.is_waiting()).map(|device| device.public.clone()).collect()
     }
 
+    /// What programs ask with, for all device codes that were not redeemed.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        lock(&self.devices).0.iter().map(|device| device.device_code.clone()).collect()
+    }
+
     /// Refuses a device code.
     pub(crate) fn decline(&self, user_code: &str) -> Result<(), DeviceError> {
         self.decide(user_code, Decision::Declined)

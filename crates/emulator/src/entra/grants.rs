@@ -252,8 +252,10 @@ fn issue(
     let resource = match &ask.product {
         Product::Bearer(resource) => resource,
         Product::SshCertificate(key) => {
-            let lifetime = u64::from(azure.sign_ins.settings.ssh_certificate_lifetime_seconds);
-            let certificate = azure.sign_ins.authority.sign(key, principal, lifetime);
+            let settings = &azure.sign_ins.settings;
+            let lifetime = u64::from(settings.ssh_certificate_lifetime_seconds);
+            let now = unix_now() + u64::from(settings.ssh_certificate_clock_ahead_seconds);
+            let certificate = azure.sign_ins.authority.sign(key, principal, now, lifetime);
             let certificate = certificate.map_err(|_| Fault::Broken)?;
             azure.recorder.count("ssh_certificate");
             return Ok(json!({

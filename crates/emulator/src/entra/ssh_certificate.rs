@@ -13,7 +13,6 @@ use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
 use russh::keys::ssh_key::{self, Algorithm, EcdsaCurve, LineEnding, Mpint};
 use serde::Deserialize;
 
-use crate::azure::unix_now;
 use crate::principals::{Principal, PrincipalKind};
 use crate::state::{self, State};
 
@@ -53,14 +52,14 @@ impl SshAuthority {
         &self.public
     }
 
-    /// A certificate for a key, base64 without its type, good for so many seconds.
+    /// A certificate for a key, base64 without its type, good for so many seconds from `now`.
     pub(super) fn sign(
         &self,
         key: &SshKey,
         principal: &Principal,
+        now: u64,
         lifetime: u64,
     ) -> Result<String, ssh_key::Error> {
-        let now = unix_now();
         let subject = KeyData::Rsa(key.key.clone());
         let mut builder =
             Builder::new_with_random_nonce(&mut rand::rng(), subject, now - CLOCK_SLACK, now + lifetime)?;

@@ -160,6 +160,8 @@ pub struct SignInSettings {
     pub refresh_token_reuse: bool,
     /// Life of an SSH certificate in seconds; about one hour (protocol.md §7).
     pub ssh_certificate_lifetime_seconds: u32,
+    /// By how many seconds the clock that dates SSH certificates is fast.
+    pub ssh_certificate_clock_ahead_seconds: u32,
     /// A claims challenge (JSON) that ARM sends until a token carries the claims; none when left out.
     pub claims_challenge: Option<String>,
 }
@@ -185,6 +187,7 @@ impl Default for SignInSettings {
             refresh_token_lifetime_seconds: 90 * 24 * 3600,
             refresh_token_reuse: true,
             ssh_certificate_lifetime_seconds: 3600,
+            ssh_certificate_clock_ahead_seconds: 0,
             claims_challenge: None,
         }
     }
