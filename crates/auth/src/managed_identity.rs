@@ -195,7 +195,7 @@ impl ManagedIdentity {
         let mut question = self.question(resource)?;
         if let Host::Arc { .. } = self.host {
             let key = self.arc_key(question.clone()).await?;
-            let basic = http::HeaderValue::from_str(&format!("Basic {}", key.expose()));
+            let basic = http::HeaderValue::from_str(&format!("Basic {}", key.expose().trim_end()));
             let mut basic = basic.map_err(|_| refused("the Azure Arc agent's key is not text".into()))?;
             basic.set_sensitive(true);
             question.headers_mut().insert(http::header::AUTHORIZATION, basic);

@@ -163,10 +163,9 @@ fn refusal(host: &str, answer: &http::Response<Bytes>) -> (Option<End>, Failure)
     }
 }
 
-/// Whether a status says that the service can't answer now: 410 is what the instance metadata service says while it
-/// is updated (learn.microsoft.com, "How to use managed identities … to acquire an access token", "Error handling").
+/// Whether a status says that the service can't answer now.
 pub(crate) fn is_sick(status: u16) -> bool {
-    matches!(status, 410 | 429 | 500 | 502..=504)
+    matches!(status, 429 | 500 | 502..=504)
 }
 
 /// A request without a body, as the end points of managed and federated identities want it.

@@ -349,7 +349,7 @@ fn a_browser_approves_and_refuses() {
     let (start, end) = code.split_at(4);
     browser.type_in(&format!("{}-{end}\n", start.to_lowercase()));
     assert_eq!(browser.text("h1"), "Sign in to Microsoft Azure CLI?");
-    assert!(browser.text("main").contains("asks to act for you in Emulator"));
+    assert!(browser.text("main").contains("asks to act for you in your organization"));
     browser.click("button[value=approve]");
     assert!(browser.text("[role=alert]").contains("Choose the account"), "{}", browser.text("main"));
     browser.click(&format!("input[value='{ADA}']"));
