@@ -137,8 +137,7 @@ fn a_certificate_in_files_signs_in_with_plain_openssh() {
     let lab = lab_of("ada@emulator.example", "");
     log_in(&lab);
     let folder = lab.home().join("entra");
-    let outcome =
-        personal(lab.bastide("ssh-cert -o json --write")).arg(&folder).run().expect_code(0);
+    let outcome = personal(lab.bastide("ssh-cert -o json --write")).arg(&folder).run().expect_code(0);
     let event: serde_json::Value = serde_json::from_str(&outcome.text()).unwrap();
     assert_eq!((&event["event"], &event["user"]), (&"certificate".into(), &"ada@emulator.example".into()));
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -151,7 +151,10 @@ fn a_connection_that_outlives_the_command_needs_no_agent_any_more() {
     let site = Site::new();
     let config = site.lab.file(
         "config",
-        format!("Host *\n  ControlMaster auto\n  ControlPersist 60\n  ControlPath {}/master-%C\n", site.lab.home().display()),
+        format!(
+            "Host *\n  ControlMaster auto\n  ControlPersist 60\n  ControlPath {}/master-%C\n",
+            site.lab.home().display()
+        ),
     );
     let ssh = |words: &[&str]| site.ssh().args(["--", "-F"]).arg(&config).args(words).run();
     for word in ["one", "two"] {

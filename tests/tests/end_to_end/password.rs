@@ -68,7 +68,8 @@ fn no_process_shows_the_password() {
     let lab = Lab::new();
     let password = password(&lab);
     // The emulator's environment has it for the tests' sake.
-    let mut session = ssh(&lab).env_remove("BASTIDE_EMULATOR_VM_PASSWORD").arg("-vvv").arg("echo in; cat").start();
+    let mut session =
+        ssh(&lab).env_remove("BASTIDE_EMULATOR_VM_PASSWORD").arg("-vvv").arg("echo in; cat").start();
     let (mut stdin, mut stdout) = session.pipes();
     stdin.write_all(format!("{password}\n").as_bytes()).unwrap();
     stdout.read_exact(&mut [0; 3]).unwrap();
