@@ -121,10 +121,6 @@ impl Outbox {
     /// Appends a control frame. A pong or ping for which there is no room is left out: the peer will not have
     /// read the one before either. There is always room for one close frame.
     pub(crate) fn push_control(&mut self, control: Control, payload: &[u8]) {
-        if self.is_empty() {
-            self.start = 0;
-            self.end = 0;
-        }
         let (_, stride) = self.layout();
         let limit = self.slots * stride + CONTROL_ROOM;
         let reserved = if control == Control::Close { 0 } else { LARGEST_CONTROL };
@@ -155,6 +151,9 @@ impl Outbox {
     /// `count` bytes of [`Outbox::pending`] were written.
     pub(crate) fn advance(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
+        if self.is_empty() {
+            self.clear();
+        }
     }
 
     /// Gives the buffer back if nothing is in it.
@@ -164,9 +163,10 @@ impl Outbox {
         }
     }
 
-    /// Forgets what was not written.
+    /// Forgets what was not written. An empty outbox begins at 0: what its next buffer holds is not its own.
     pub(crate) fn clear(&mut self) {
-        self.start = self.end;
+        self.start = 0;
+        self.end = 0;
     }
 
     /// Forgets the frames of which nothing was written. What is left of a half-written one stays: without it,
@@ -320,6 +320,21 @@ mod tests {
             let expected = [2, 2, 2, 2, 10].into_iter().take(written.div_ceil(10)).chain([8]);
             assert_eq!(opcodes, expected.collect::<Vec<_>>(), "after {written} bytes");
         }
+    }
+
+    #[test]
+    fn what_another_connection_left_in_a_buffer_is_not_sent() {
+        let mut outbox = Outbox::new(4096, [1; 32]);
+        outbox.put(&[7; 100]);
+        outbox.advance(outbox.pending().len());
+        outbox.rest();
+        // Reads as frames of eight bytes, none of which ends where ours did.
+        Buffer::lend().fill(0x82);
+        assert!(!outbox.slots().is_empty());
+        outbox.drop_unstarted();
+        assert_eq!(outbox.pending(), b"");
+        outbox.push_control(Control::Close, &1000u16.to_be_bytes());
+        assert_eq!(decode(outbox.pending().to_vec().as_slice()), [(0x08, vec![0x03, 0xe8])]);
     }
 
     #[test]
