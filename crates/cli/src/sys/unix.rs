@@ -166,8 +166,8 @@ impl PrivateFolder {
     }
 }
 
-/// How names of private folders begin.
-const PREFIX: &str = "bastide-";
+/// How names of private folders begin: nobody else's folder is called that, since what is abandoned is removed.
+const PREFIX: &str = "bastide-session-";
 
 /// A fresh private folder, in memory where the system has such a place.
 pub(crate) fn private_folder() -> io::Result<PrivateFolder> {
