@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{Body, Fault, Flaw};
 use crate::azure::Azure;
 use crate::data_plane;
-use crate::key_vault;
 use crate::http::{Answer, Request, Response, cut, json as json_answer, set_header, text, without_field};
+use crate::key_vault;
 use crate::transcript::Kind;
 
 /// The connection is to be reset instead of an answer.

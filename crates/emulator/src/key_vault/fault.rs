@@ -15,24 +15,49 @@ pub(super) enum Fault {
     Token(TokenRefusal),
     /// The caller.
     Firewall(String),
-    Role { caller: String, action: &'static str, resource: String },
-    Policy { caller: String, permission: String },
-    Disabled { sort: Sort, deed: Deed },
+    Role {
+        caller: String,
+        action: &'static str,
+        resource: String,
+    },
+    Policy {
+        caller: String,
+        permission: String,
+    },
+    Disabled {
+        sort: Sort,
+        deed: Deed,
+    },
     Expired,
     NotYetValid,
     /// `key_ops` has no `sign`.
     Operation,
-    NotFound { sort: Sort, name: String },
-    NotDeleted { sort: Sort, name: String },
+    NotFound {
+        sort: Sort,
+        name: String,
+    },
+    NotDeleted {
+        sort: Sort,
+        name: String,
+    },
     NoApiVersion,
     ApiVersion(String),
     Path,
     Body,
     /// A property of the body.
     Property(&'static str),
-    Algorithm { id: String, is: String, algorithm: String, needs: &'static str },
+    Algorithm {
+        id: String,
+        is: String,
+        algorithm: String,
+        needs: &'static str,
+    },
     UnknownAlgorithm(String),
-    Digest { algorithm: String, found: usize, needed: usize },
+    Digest {
+        algorithm: String,
+        found: usize,
+        needed: usize,
+    },
     /// A key that this emulator does not sign with.
     Unable,
 }
@@ -45,7 +70,9 @@ pub(super) enum TokenRefusal {
     Expired,
     /// The audience that it has.
     Audience(String),
-    Issuer { found: String },
+    Issuer {
+        found: String,
+    },
 }
 
 impl From<TokenRefusal> for Fault {
@@ -72,10 +99,8 @@ impl Fault {
         }
         let mut response = json_answer(status, &json!({ "error": error }));
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = format!(
-                "Bearer authorization=\"{}/{}\", resource=\"{AUDIENCE}\"",
-                azure.url, vault.tenant
-            );
+            let challenge =
+                format!("Bearer authorization=\"{}/{}\", resource=\"{AUDIENCE}\"", azure.url, vault.tenant);
             set_header(&mut response, "www-authenticate", &challenge);
         }
         response
@@ -132,10 +157,9 @@ impl Fault {
                 "KeyNotYetValid",
                 "Operation sign is not allowed on a key that is not yet valid.".to_owned(),
             ),
-            Fault::Operation => forbidden(
-                "KeyOperationForbidden",
-                "Operation sign is not permitted on this key.".to_owned(),
-            ),
+            Fault::Operation => {
+                forbidden("KeyOperationForbidden", "Operation sign is not permitted on this key.".to_owned())
+            }
             Fault::NotFound { sort, name } => Said {
                 status: StatusCode::NOT_FOUND,
                 code: if *sort == Sort::Key { "KeyNotFound" } else { "SecretNotFound" },
@@ -166,7 +190,9 @@ impl Fault {
             Fault::Algorithm { id, is, algorithm, needs } => bad(format!(
                 "Key and signing algorithm are incompatible. Key {id} is of type '{is}', and algorithm '{algorithm}' can only be used with {needs}."
             )),
-            Fault::UnknownAlgorithm(name) => bad(format!("Property  has invalid value\r\n\r\nInvalid algorithm: {name}")),
+            Fault::UnknownAlgorithm(name) => {
+                bad(format!("Property  has invalid value\r\n\r\nInvalid algorithm: {name}"))
+            }
             Fault::Digest { algorithm, found, needed } => bad(format!(
                 "Invalid length of 'value': {found} bytes. {algorithm} requires {needed} bytes, encoded with base64url."
             )),

@@ -216,8 +216,8 @@ fn pem(der: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, RSA_PKCS1_2048_8192_SHA512,
-        UnparsedPublicKey, VerificationAlgorithm,
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+        RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
     };
 
     use super::*;
@@ -234,7 +234,12 @@ mod tests {
     #[test]
     fn signs_what_others_verify() {
         #[track_caller]
-        fn check(kind: KeyKind, name: &str, digest: &'static Algorithm, how: &'static dyn VerificationAlgorithm) {
+        fn check(
+            kind: KeyKind,
+            name: &str,
+            digest: &'static Algorithm,
+            how: &'static dyn VerificationAlgorithm,
+        ) {
             let made = Material::read(kind, &pem(&generate(kind).unwrap())).unwrap();
             let hash = aws_lc_rs::digest::digest(digest, b"what is signed");
             let signature = made.sign("id", name, hash.as_ref()).unwrap();

@@ -21,7 +21,7 @@ use crate::transcript::Kind;
 use fault::{Fault, TokenRefusal};
 use material::Material;
 
-pub use material::Error;
+pub(crate) use material::Error;
 
 /// What tokens for a key vault are for.
 pub(crate) const AUDIENCE: &str = "https://vault.azure.net";
@@ -30,8 +30,7 @@ pub(crate) const AUDIENCE: &str = "https://vault.azure.net";
 const DOMAIN: &str = ".vault.localhost";
 
 /// Versions of the REST API that are answered, all alike where they are answered at all.
-const API_VERSIONS: [&str; 9] =
-    ["2015-06-01", "2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6"];
+const API_VERSIONS: [&str; 9] = ["2015-06-01", "2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6"];
 /// From here on versions are dates.
 const FIRST_DATED_VERSION: &str = "2025-07-01";
 
@@ -153,7 +152,8 @@ fn objects(vault: &KeyVault, state: &State) -> Result<Vec<Object>, Error> {
         });
     }
     for secret in &vault.secrets {
-        let VaultSecret { name, value, version, content_type, enabled, not_before, expires, deleted } = secret;
+        let VaultSecret { name, value, version, content_type, enabled, not_before, expires, deleted } =
+            secret;
         let version =
             version.clone().unwrap_or_else(|| version_of(&vault.name, Sort::Secret, name, &objects));
         objects.push(Object {
@@ -273,7 +273,8 @@ impl Vault {
                     Sort::Secret => &policy.secrets,
                 });
                 let permission = deed.permission();
-                let granted = |list: &Vec<String>| list.iter().any(|one| one.eq_ignore_ascii_case(permission));
+                let granted =
+                    |list: &Vec<String>| list.iter().any(|one| one.eq_ignore_ascii_case(permission));
                 match permissions.is_some_and(granted) {
                     true => Ok(()),
                     false => Err(Fault::Policy {
@@ -392,11 +393,8 @@ impl Vault {
         value.truncate(size);
         let path = request.target.split('?').next().unwrap_or_default();
         let version = request.parameter("api-version").unwrap_or_default();
-        let next = format!(
-            "{}{path}?api-version={version}&$skiptoken={}&maxresults={size}",
-            self.url,
-            skip + size
-        );
+        let next =
+            format!("{}{path}?api-version={version}&$skiptoken={}&maxresults={size}", self.url, skip + size);
         Ok(json!({"value": value, "nextLink": more.then_some(next)}))
     }
 

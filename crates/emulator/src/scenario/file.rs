@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::{
-    Application, BastionHost, Instance, KeyVault, ManagedIdentity, Os, Place, Ports, Power, ScaleSet, Scenario,
-    Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling, User,
-    VirtualMachine,
+    Application, BastionHost, Instance, KeyVault, ManagedIdentity, Os, Place, Ports, Power, ScaleSet,
+    Scenario, Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling,
+    User, VirtualMachine,
 };
 use crate::faults::Order;
 

@@ -547,7 +547,9 @@ fn is_of_a_name(byte: u8) -> bool {
 }
 
 fn check_name(name: &str, length: std::ops::RangeInclusive<usize>) -> Result<(), Error> {
-    match length.contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    match length.contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         true => Ok(()),
         false => Err(Error::Meaning(format!(
             "`{name}` is not a name in Key Vault: {} to {} letters, digits and `-`",
