@@ -109,7 +109,8 @@ pub(crate) fn answer(status: u16, body: &Value) -> HttpAnswer {
 /// A 401 that names an authority.
 pub(crate) fn challenge(authority: &str) -> HttpAnswer {
     let header = format!("Bearer authorization=\"{authority}\", resource=\"https://vault.azure.net\"");
-    let mut answer = refusal(401, "Unauthorized", "AKV10032: Invalid issuer. Expected one of x, found y.", None);
+    let mut answer =
+        refusal(401, "Unauthorized", "AKV10032: Invalid issuer. Expected one of x, found y.", None);
     answer.headers.push(("www-authenticate".to_owned(), header));
     answer
 }

@@ -12,8 +12,8 @@ mod vault;
 mod desk;
 
 use bastide_plugin_abi::{
-    Call, Code, Failure, HttpAnswer, HttpRequest, Identity, Level, Plugin, SignIn, SignInRequest, SignRequest,
-    Token, TokenRequest, export_plugin,
+    Call, Code, Failure, HttpAnswer, HttpRequest, Identity, Level, Plugin, SignIn, SignInRequest,
+    SignRequest, Token, TokenRequest, export_plugin,
 };
 
 use crate::local::LocalKey;
@@ -107,7 +107,8 @@ fn sign(
 
 /// As SSH writes it (RFC 4253 §6.6).
 fn encode(key: &ssh_key::PublicKey) -> Result<Vec<u8>, Failure> {
-    key.to_bytes().map_err(|error| Failure::new(Code::Internal, format!("the public key cannot be written: {error}")))
+    key.to_bytes()
+        .map_err(|error| Failure::new(Code::Internal, format!("the public key cannot be written: {error}")))
 }
 
 impl Host for Call<'_> {

@@ -99,8 +99,7 @@ impl LocalKey {
                 let der = der.secret_pkcs8_der();
                 let rsa = || rsa::KeyPair::from_pkcs8(der).ok().map(Self::Rsa);
                 // OpenSSL leaves the public half out.
-                let ed25519 =
-                    || Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Self::Ed25519);
+                let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Self::Ed25519);
                 let ecdsa = || curve(|signing| EcdsaKeyPair::from_pkcs8(signing, der).ok());
                 rsa().or_else(ed25519).or_else(ecdsa).ok_or(Flaw::Broken)
             }
@@ -158,8 +157,9 @@ impl LocalKey {
                 Ed25519PublicKey::try_from(pair.public_key().as_ref()).map(KeyData::Ed25519)
             }
         };
-        data.map(PublicKey::from)
-            .map_err(|error| Failure::new(Code::Internal, format!("the public key cannot be written: {error}")))
+        data.map(PublicKey::from).map_err(|error| {
+            Failure::new(Code::Internal, format!("the public key cannot be written: {error}"))
+        })
     }
 
     /// Signs by an algorithm in the words of SSH; as `answer_signature` of the ABI wants it.
@@ -196,7 +196,10 @@ impl Flaw {
             Flaw::Kind(kind) => {
                 return Failure::new(
                     Code::Unsupported,
-                    format!("{item} of {} holds a private key of a kind that is not supported: {kind}", vault.host()),
+                    format!(
+                        "{item} of {} holds a private key of a kind that is not supported: {kind}",
+                        vault.host()
+                    ),
                 )
                 .hint("RSA, ECDSA (nistp256, nistp384, nistp521) and Ed25519 are");
             }
@@ -224,7 +227,10 @@ fn rsa_pair(pair: &RsaKeypair) -> Option<rsa::KeyPair> {
     let (less_p, less_q) = (one_less(p)?, one_less(q)?);
     let (d_p, d_q) = (remainder(d, &less_p), remainder(d, &less_q));
     let components = KeyPairComponents {
-        public_key: PublicKeyComponents { n: public.n.as_positive_bytes()?, e: public.e.as_positive_bytes()? },
+        public_key: PublicKeyComponents {
+            n: public.n.as_positive_bytes()?,
+            e: public.e.as_positive_bytes()?,
+        },
         d,
         p,
         q,

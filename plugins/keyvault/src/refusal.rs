@@ -48,7 +48,8 @@ impl Refusal {
             code: String,
         }
         let Body { error } = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let code = error.innererror.map(|inner| inner.code).filter(|code| !code.is_empty()).unwrap_or(error.code);
+        let code =
+            error.innererror.map(|inner| inner.code).filter(|code| !code.is_empty()).unwrap_or(error.code);
         Self { status: answer.status, code, message: error.message, tenant: None, after: None }
     }
 
@@ -105,7 +106,9 @@ fn failure(vault: &Vault, item: &Item, refusal: &Refusal) -> Failure {
         (401, _) => {
             let tenant = refusal.tenant.as_deref().unwrap_or("another tenant");
             Failure::new(Code::Refused, format!("{address} does not accept the sign-in{}", refusal.words()))
-                .hint(format!("the vault belongs to {tenant}: sign in there, `bastide login --tenant {tenant}`"))
+                .hint(format!(
+                    "the vault belongs to {tenant}: sign in there, `bastide login --tenant {tenant}`"
+                ))
         }
         (403, "ForbiddenByRbac") => {
             let action = refusal.part("Action: '", &['\'']).unwrap_or("an action that it does not name");
@@ -124,13 +127,17 @@ fn failure(vault: &Vault, item: &Item, refusal: &Refusal) -> Failure {
             let who = refusal.part("oid=", &[';', '\'', '\r', '\n']).unwrap_or("OBJECT-ID");
             let permission = refusal.message.split_once("does not have ").and_then(|(_, rest)| {
                 let (permission, _) = rest.split_once(" permission")?;
-                permission.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b' ').then_some(permission)
+                permission
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphabetic() || byte == b' ')
+                    .then_some(permission)
             });
             let permissions = match item.sort {
                 Sort::Key => "--key-permissions get sign",
                 Sort::Secret => "--secret-permissions get",
             };
-            let missing = permission.map(|one| format!(": the permission `{one}` is missing")).unwrap_or_default();
+            let missing =
+                permission.map(|one| format!(": the permission `{one}` is missing")).unwrap_or_default();
             Failure::new(Code::Right, format!("you may not use {item} of {address}{missing}")).hint(format!(
                 "an owner of the vault can allow it: az keyvault set-policy --name {name} --object-id {who} {permissions}"
             ))
@@ -147,16 +154,21 @@ fn failure(vault: &Vault, item: &Item, refusal: &Refusal) -> Failure {
         (403, "KeyExpired") => expired(vault, item, None),
         (403, "KeyNotYetValid") => not_yet_valid(vault, item, None),
         (403, "KeyOperationForbidden") => not_for_signing(vault, item),
-        (403, _) => Failure::new(Code::Right, format!("{address} does not let you use {item}{}", refusal.words()))
-            .hint(format!("`az keyvault {word} show --vault-name {name} --name {of}` shows more")),
+        (403, _) => {
+            Failure::new(Code::Right, format!("{address} does not let you use {item}{}", refusal.words()))
+                .hint(format!("`az keyvault {word} show --vault-name {name} --name {of}` shows more"))
+        }
         (429, _) => {
-            let failure = Failure::new(Code::Service, match refusal.after {
-                Some(after) => format!(
-                    "{address} is throttled and wants no request for {} s, which is longer than there is time",
-                    after.as_secs()
-                ),
-                None => format!("{address} is throttled: it was asked four times"),
-            });
+            let failure = Failure::new(
+                Code::Service,
+                match refusal.after {
+                    Some(after) => format!(
+                        "{address} is throttled and wants no request for {} s, which is longer than there is time",
+                        after.as_secs()
+                    ),
+                    None => format!("{address} is throttled: it was asked four times"),
+                },
+            );
             failure.hint("too many requests reach the vault: try again in a minute")
         }
         (500..=599, _) => Failure::new(
@@ -164,8 +176,10 @@ fn failure(vault: &Vault, item: &Item, refusal: &Refusal) -> Failure {
             format!("{address} answers with status {}{}", refusal.status, refusal.words()),
         )
         .hint("try again in a minute"),
-        (200, _) => Failure::new(Code::Service, format!("{address} answers about {item}, and {}", refusal.line()))
-            .hint("something else than a vault may have answered: check `vault` in config of this plugin"),
+        (200, _) => {
+            Failure::new(Code::Service, format!("{address} answers about {item}, and {}", refusal.line()))
+                .hint("something else than a vault may have answered: check `vault` in config of this plugin")
+        }
         (status, _) => Failure::new(
             Code::Service,
             format!("{address} refuses a request for {item} with status {status}{}", refusal.words()),
@@ -227,10 +241,8 @@ pub(crate) fn not_for_signing(vault: &Vault, item: &Item) -> Failure {
 
 fn set_attributes(vault: &Vault, item: &Item, state: &str, option: &str) -> Failure {
     let (name, word) = (vault.name(), item.sort.word());
-    Failure::new(Code::Refused, format!("{item} of {} {state}", vault.host())).hint(format!(
-        "az keyvault {word} set-attributes --vault-name {name} --name {} {option}",
-        item.name
-    ))
+    Failure::new(Code::Refused, format!("{item} of {} {state}", vault.host()))
+        .hint(format!("az keyvault {word} set-attributes --vault-name {name} --name {} {option}", item.name))
 }
 
 /// `2026-11-22`
@@ -260,7 +272,10 @@ mod tests {
         let failure = explain(&desk, &mut vault, item, trouble);
         let shown = format!("{failure:?}");
         assert_eq!(failure.to_string(), message);
-        assert!(shown.contains(&format!("{hint:?}").trim_matches('"').to_owned()), "{hint}\nis not in\n{shown}");
+        assert!(
+            shown.contains(&format!("{hint:?}").trim_matches('"').to_owned()),
+            "{hint}\nis not in\n{shown}"
+        );
         assert!(desk.requests().len() <= 4);
     }
 
@@ -300,7 +315,12 @@ mod tests {
         check(&key, [said("KeyDisabled")], &format!("{of} is disabled"), "--enabled true");
         check(&key, [said("KeyExpired")], &format!("{of} has expired"), "--expires DATE");
         check(&key, [said("KeyNotYetValid")], &format!("{of} is not valid yet"), "--not-before DATE");
-        check(&key, [said("KeyOperationForbidden")], &format!("{of} is not meant for signing"), "--ops sign verify");
+        check(
+            &key,
+            [said("KeyOperationForbidden")],
+            &format!("{of} is not meant for signing"),
+            "--ops sign verify",
+        );
         check(
             &key,
             [said("SomethingNew")],
@@ -322,8 +342,13 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_looked_for() {
-        let gone = || refusal(404, "KeyNotFound", "A key with (name/id) ssh was not found in this key vault.", None);
-        let there = |body: Value| HttpAnswer { status: 200, body: body.to_string().into_bytes(), ..HttpAnswer::default() };
+        let gone =
+            || refusal(404, "KeyNotFound", "A key with (name/id) ssh was not found in this key vault.", None);
+        let there = |body: Value| HttpAnswer {
+            status: 200,
+            body: body.to_string().into_bytes(),
+            ..HttpAnswer::default()
+        };
         check(
             &item(Sort::Key, None),
             [gone(), gone()],
@@ -356,7 +381,12 @@ mod tests {
             "bastide login --tenant contoso.com",
         );
         let page = || HttpAnswer { status: 502, body: b"<html>\x1b[31m".to_vec(), ..HttpAnswer::default() };
-        check(&key, [page(), page(), page(), page()], "contoso.vault.azure.net answers with status 502", "try again");
+        check(
+            &key,
+            [page(), page(), page(), page()],
+            "contoso.vault.azure.net answers with status 502",
+            "try again",
+        );
         let not_json = HttpAnswer { status: 200, body: b"<html>".to_vec(), ..HttpAnswer::default() };
         check(
             &key,

@@ -25,9 +25,15 @@ pub(crate) struct RemoteKey {
 
 /// The public half.
 enum Form {
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
     /// The point as SEC 1 section 2.3.3 writes it, uncompressed.
-    Curve { curve: &'static Curve, point: Vec<u8> },
+    Curve {
+        curve: &'static Curve,
+        point: Vec<u8>,
+    },
 }
 
 /// A curve that SSH and Key Vault both know, and how they call what signs with it.
@@ -160,7 +166,10 @@ impl RemoteKey {
             }
         };
         let signature = signature.ok_or_else(|| {
-            Failure::new(Code::Unsupported, format!("{item} of {} does not sign by {algorithm}", vault.host()))
+            Failure::new(
+                Code::Unsupported,
+                format!("{item} of {} does not sign by {algorithm}", vault.host()),
+            )
         })?;
         let digest = digest::digest(signature.digest, data);
         let body = json!({"alg": signature.name, "value": URL_SAFE_NO_PAD.encode(digest.as_ref())});
@@ -200,13 +209,21 @@ impl Attributes {
 
 fn form(vault: &Vault, item: &Item, key: &WebKey) -> Result<Form, Failure> {
     let malformed = || {
-        Failure::new(Code::Service, format!("{} answers about {item}, and its numbers cannot be read", vault.host()))
+        Failure::new(
+            Code::Service,
+            format!("{} answers about {item}, and its numbers cannot be read", vault.host()),
+        )
     };
     let number = |text: &str| decode(text).filter(|bytes| !bytes.is_empty()).ok_or_else(malformed);
     let unfit = |what: &str| {
         let name = vault.name();
-        Failure::new(Code::Unsupported, format!("{item} of {} is {what}, which SSH does not know", vault.host()))
-            .hint(format!("make another one: az keyvault key create --vault-name {name} --name NAME --kty EC --curve P-256"))
+        Failure::new(
+            Code::Unsupported,
+            format!("{item} of {} is {what}, which SSH does not know", vault.host()),
+        )
+        .hint(format!(
+            "make another one: az keyvault key create --vault-name {name} --name NAME --kty EC --curve P-256"
+        ))
     };
     match key.kty.as_str() {
         "RSA" | "RSA-HSM" => {

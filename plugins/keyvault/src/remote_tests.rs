@@ -70,10 +70,7 @@ fn each_algorithm_of_ssh_has_one_of_the_vault() {
         assert!(short.to_string().contains("something else than a signature"), "{short}");
         // SHA-1 is not asked for.
         let old = remote.sign(&desk, &mut vault, &item(), "ssh-rsa", b"x").unwrap_err();
-        assert_eq!(
-            old.to_string(),
-            "the key 'ssh' of contoso.vault.azure.net does not sign by ssh-rsa"
-        );
+        assert_eq!(old.to_string(), "the key 'ssh' of contoso.vault.azure.net does not sign by ssh-rsa");
     }
     check(RSA_KEY, "rsa-sha2-256", 256, "RS256", DIGEST_256);
     check(RSA_KEY, "rsa-sha2-512", 256, "RS512", DIGEST_512);
@@ -84,7 +81,8 @@ fn each_algorithm_of_ssh_has_one_of_the_vault() {
 
 const DIGEST_256: &str = "gZiTQ0xP6YGGqTzieCx6cwI6RrWIsIm7VZ-Y_EuJXDw";
 const DIGEST_384: &str = "qxcKHv8eZxRB-N4OkO72YGLRkxgaj0j3CtKooMgBbVtSaJ8QKG68-kshPXI-TLRj";
-const DIGEST_512: &str = "2Gx_Ht9BZ4xOaLd0q0iRHWhS-T9kGCw3dTfDibISCOnwDHYLRnwHUa28OY7PJKVrEo1ij5yc4vLMJ4Kb9Y_1EQ";
+const DIGEST_512: &str =
+    "2Gx_Ht9BZ4xOaLd0q0iRHWhS-T9kGCw3dTfDibISCOnwDHYLRnwHUa28OY7PJKVrEo1ij5yc4vLMJ4Kb9Y_1EQ";
 
 #[test]
 fn keys_that_cannot_sign_are_refused_at_once() {
@@ -98,9 +96,17 @@ fn keys_that_cannot_sign_are_refused_at_once() {
     check(P256, |body| body["attributes"]["enabled"] = false.into(), "is disabled");
     // 22 November 2023, and the year 2096.
     check(P256, |body| body["attributes"]["exp"] = 1_700_668_800_i64.into(), "has expired on 2023-11-22");
-    check(P256, |body| body["attributes"]["nbf"] = 4_000_000_000_i64.into(), "is not valid yet before 2096-10-02");
+    check(
+        P256,
+        |body| body["attributes"]["nbf"] = 4_000_000_000_i64.into(),
+        "is not valid yet before 2096-10-02",
+    );
     check(P256, |body| body["key"]["key_ops"] = json!(["verify"]), "is not meant for signing");
-    check(P256, |body| body["key"]["crv"] = "P-256K".into(), "is on the curve P-256K, which SSH does not know");
+    check(
+        P256,
+        |body| body["key"]["crv"] = "P-256K".into(),
+        "is on the curve P-256K, which SSH does not know",
+    );
     check(P256, |body| body["key"]["kty"] = "oct-HSM".into(), "is symmetric, which SSH does not know");
     check(P256, |body| body["key"]["kty"] = "OKP".into(), "is of the type OKP, which SSH does not know");
 }

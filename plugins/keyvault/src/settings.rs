@@ -171,7 +171,8 @@ mod tests {
     use super::*;
 
     fn read(settings: &[(&str, &str)]) -> Result<Settings, Failure> {
-        let of = |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+        let of =
+            |key: &str| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
         Settings::read(&of)
     }
 
@@ -196,7 +197,11 @@ mod tests {
             "/keys/ssh",
         );
         check(
-            &[("vault", "https://v.example.org:8443"), ("resource", "https://vault.azure.net/"), ("key", "a-1")],
+            &[
+                ("vault", "https://v.example.org:8443"),
+                ("resource", "https://vault.azure.net/"),
+                ("key", "a-1"),
+            ],
             "https://vault.azure.net",
             "/keys/a-1",
         );
@@ -212,7 +217,10 @@ mod tests {
         let vault = ("vault", "https://contoso.vault.azure.net");
         check(&[("key", "ssh")], "`vault` is not set");
         check(&[vault], "`key` is not set");
-        check(&[vault, ("key", "a"), ("secret", "b")], "`key` and `secret` are both set, and there can be one");
+        check(
+            &[vault, ("key", "a"), ("secret", "b")],
+            "`key` and `secret` are both set, and there can be one",
+        );
         check(&[vault, ("vault_url", "https://x")], "`vault` and `vault_url` are the same setting");
         for text in ["contoso", "http://contoso.vault.azure.net", "https://contoso.vault.azure.net/keys/a"] {
             check(
@@ -227,7 +235,10 @@ mod tests {
             );
         }
         for name in ["", "a/b/c", "../x", "a b", "a?b", "a/"] {
-            check(&[vault, ("key", name)], &format!("`key` is '{name}', which is neither NAME nor NAME/VERSION"));
+            check(
+                &[vault, ("key", name)],
+                &format!("`key` is '{name}', which is neither NAME nor NAME/VERSION"),
+            );
         }
     }
 }

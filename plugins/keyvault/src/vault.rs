@@ -189,7 +189,10 @@ mod tests {
     fn a_request_says_who_asks_and_which_version() {
         let desk = Desk::answering([(200, json!({}))]);
         desk.vault().get::<Value>(&desk, "/keys/ssh").unwrap();
-        assert_eq!(desk.requests(), ["GET https://contoso.vault.azure.net/keys/ssh?api-version=7.4 Bearer token-1"]);
+        assert_eq!(
+            desk.requests(),
+            ["GET https://contoso.vault.azure.net/keys/ssh?api-version=7.4 Bearer token-1"]
+        );
         assert_eq!(desk.tokens(), ["https://vault.azure.net/.default"]);
     }
 
@@ -204,7 +207,9 @@ mod tests {
         assert_eq!(desk.tokens(), ["https://vault.azure.net/.default", named, &format!("{named} fresh")]);
         // It is remembered, and after a third refusal there is no fourth request.
         desk.before([denied(), denied(), denied()]);
-        let Err(Trouble::Refused(refused)) = vault.get::<Value>(&desk, "/keys/ssh") else { panic!("granted") };
+        let Err(Trouble::Refused(refused)) = vault.get::<Value>(&desk, "/keys/ssh") else {
+            panic!("granted")
+        };
         assert_eq!(refused.status, 401);
         assert_eq!(desk.tokens().len(), 5);
     }
@@ -216,8 +221,14 @@ mod tests {
             let headers = vec![("www-authenticate".to_owned(), header.to_owned())];
             assert_eq!(tenant_of(&HttpAnswer { status: 401, headers, ..HttpAnswer::default() }), expected);
         }
-        check(r#"Bearer authorization="https://login.windows.net/t-1", resource="https://vault.azure.net""#, Some("t-1"));
-        check(r#"Bearer resource="r", authorization="https://login.windows.net/contoso.com/""#, Some("contoso.com"));
+        check(
+            r#"Bearer authorization="https://login.windows.net/t-1", resource="https://vault.azure.net""#,
+            Some("t-1"),
+        );
+        check(
+            r#"Bearer resource="r", authorization="https://login.windows.net/contoso.com/""#,
+            Some("contoso.com"),
+        );
         check(r#"Bearer authorization="https://login.windows.net/../x""#, Some("x"));
         check(r#"Bearer authorization="https://login.windows.net/..""#, None);
         check(r#"Bearer authorization="https://login.windows.net/a?b""#, None);
@@ -243,6 +254,8 @@ mod tests {
         desk.before([throttled(Some("120"))]);
         let refused = desk.vault().get::<Value>(&desk, "/keys/ssh");
         let expected = Some(Duration::from_secs(120));
-        assert!(matches!(refused, Err(Trouble::Refused(Refusal { status: 429, after, .. })) if after == expected));
+        assert!(
+            matches!(refused, Err(Trouble::Refused(Refusal { status: 429, after, .. })) if after == expected)
+        );
     }
 }

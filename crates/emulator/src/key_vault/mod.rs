@@ -31,7 +31,7 @@ const DOMAIN: &str = ".vault.localhost";
 
 /// Versions of the REST API that are answered, all alike where they are answered at all.
 const API_VERSIONS: [&str; 9] = ["2015-06-01", "2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6"];
-/// From here on versions are dates.
+/// From here on versions are dates again.
 const FIRST_DATED_VERSION: &str = "2025-07-01";
 
 /// Items that one page of a list holds at most (REST API, `maxresults`).
@@ -169,6 +169,10 @@ fn objects(vault: &KeyVault, state: &State) -> Result<Vec<Object>, Error> {
     Ok(objects)
 }
 
+fn is_later(version: &str) -> bool {
+    version.starts_with("20") && version >= FIRST_DATED_VERSION
+}
+
 /// 32 hexadecimal digits that are the same at every start.
 fn version_of(vault: &str, sort: Sort, name: &str, before: &[Object]) -> String {
     let text = format!("{vault} {sort:?} {name} {}", before.len());
@@ -199,7 +203,7 @@ impl Vault {
         }
         match request.parameter("api-version") {
             None | Some("") => return Err(Fault::NoApiVersion),
-            Some(known) if API_VERSIONS.contains(&known) || known >= FIRST_DATED_VERSION => {}
+            Some(known) if API_VERSIONS.contains(&known) || is_later(known) => {}
             Some(other) => return Err(Fault::ApiVersion(other.to_owned())),
         }
         let path: Vec<&str> = request.segments.iter().map(String::as_str).collect();
