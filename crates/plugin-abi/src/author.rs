@@ -7,7 +7,7 @@ use std::fmt;
 use crate::{Call, raw};
 
 /// A sign-in plugin. All calls, [`Plugin::open`] and the drop among them, come one after another on one thread, so it
-/// needs neither locks nor `Send`. What it doesn't override it doesn't do.
+/// needs neither locks nor `Send`; another one may be open on another thread. What it doesn't override it doesn't do.
 pub trait Plugin: Sized + 'static {
     /// What the plugin is called in messages.
     const NAME: &'static CStr;

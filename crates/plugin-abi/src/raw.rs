@@ -51,11 +51,12 @@ pub type Call = u64;
 
 /// What a plugin is: `bastide_plugin_v1` returns a pointer to one, which stays as it is for the rest of the process.
 ///
-/// The host opens a plugin at most once and makes all calls with that state, `open` and `close` among them, one after
-/// another on one thread. A function that is NULL is something that this plugin does not do.
+/// All calls with one state, `open` and `close` among them, come one after another on one thread. A plugin may be opened
+/// more than once in a process, each time with a thread of its own. A function that is NULL is something that this
+/// plugin does not do.
 ///
-/// A function answers by exactly one `answer_…` of the host before it returns, or by none after a function of the
-/// host has returned NULL: then the host knows by itself what went wrong.
+/// A function answers by exactly one `answer_…` of the host before it returns, or by none after `prompt` or
+/// `azure_token` has returned NULL: then the host knows by itself what went wrong.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Plugin {
@@ -66,7 +67,8 @@ pub struct Plugin {
     /// What the plugin is called in messages. Not NULL, and not empty.
     pub name: *const c_char,
     /// Reads settings and makes the state, which the other functions are given; NULL is a state too. It failed if it
-    /// answered by `answer_error`; any other answer is wrong here, and none is needed.
+    /// answered by `answer_error`, or returned NULL after `prompt` or `azure_token` had returned NULL. Any other answer
+    /// is wrong here.
     pub open: Option<
         unsafe extern "C" fn(host: *const Host, call: Call, request: *const OpenRequest) -> *mut c_void,
     >,
@@ -94,6 +96,8 @@ pub struct Plugin {
 
 // SAFETY: a table is never written after it was made, and its name points to text that lives as long.
 unsafe impl Sync for Plugin {}
+// SAFETY: as above; which thread may call its functions is the contract's business.
+unsafe impl Send for Plugin {}
 
 /// What the host does for a plugin. The table stays as it is for the rest of the process.
 ///

@@ -69,7 +69,7 @@ unsafe extern "C" fn access_token<P: Plugin>(
 ) {
     // SAFETY: all from the host: its table, the state that `open` made, and a request of at least this size.
     let (call, state, request) =
-        unsafe { (Call::new(&*host, number), &mut *state.cast::<Opened<P>>(), &*request) };
+        unsafe { (Call::new(&*host, number), state.cast::<Opened<P>>().as_mut(), &*request) };
     let answer = entered(state, |plugin| {
         // SAFETY: the texts of a request are good until this function returns.
         let (scope, tenant, claims, key, key_id) = unsafe {
@@ -110,7 +110,7 @@ unsafe extern "C" fn sign_in<P: Plugin>(
 ) {
     // SAFETY: all from the host: its table, the state that `open` made, and a request of at least this size.
     let (call, state, request) =
-        unsafe { (Call::new(&*host, number), &mut *state.cast::<Opened<P>>(), &*request) };
+        unsafe { (Call::new(&*host, number), state.cast::<Opened<P>>().as_mut(), &*request) };
     let answer = entered(state, |plugin| {
         // SAFETY: the texts of a request are good until this function returns.
         let (vm, resource_id, user) =
@@ -131,7 +131,7 @@ unsafe extern "C" fn sign<P: Plugin>(
 ) {
     // SAFETY: all from the host: its table, the state that `open` made, and a request of at least this size.
     let (call, state, request) =
-        unsafe { (Call::new(&*host, number), &mut *state.cast::<Opened<P>>(), &*request) };
+        unsafe { (Call::new(&*host, number), state.cast::<Opened<P>>().as_mut(), &*request) };
     let answer = entered(state, |plugin| {
         // SAFETY: text and bytes of a request are good until this function returns.
         let (algorithm, public_key, data) = unsafe {
@@ -192,9 +192,10 @@ fn answer_failure(call: &Call<'_>, failure: &Failure) {
 
 /// Calls an author's function, unless one has panicked before.
 fn entered<P, T>(
-    opened: &mut Opened<P>,
+    opened: Option<&mut Opened<P>>,
     call: impl FnOnce(&mut P) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let Some(opened) = opened else { return Err(Failure::new(Code::Internal, "it was not opened")) };
     if opened.broken {
         return Err(Failure::new(Code::Internal, "it has panicked before"));
     }
