@@ -113,6 +113,37 @@ pub struct SignRequest<'a> {
     pub data: &'a [u8],
 }
 
+/// A request over HTTPS.
+#[derive(Clone, Default)]
+pub struct HttpRequest<'a> {
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// Absolute, with `https`.
+    pub url: &'a str,
+    /// Names and values; `Host` and `Content-Length` are added.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body; empty for none.
+    pub body: &'a [u8],
+}
+
+/// The answer to a request.
+#[derive(Clone, Default)]
+pub struct HttpAnswer {
+    /// The status, such as 200.
+    pub status: u16,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl HttpAnswer {
+    /// The value of the first header of this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// Whose fault a failure is: it decides the exit code of `bastide`, and whether another way to sign in is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -220,5 +251,18 @@ impl fmt::Debug for SignIn {
             .field("user", &self.user)
             .field("identity", &self.identity)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HttpRequest<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers and body hold secrets.
+        write!(formatter, "{} {}", self.method, self.url)
+    }
+}
+
+impl fmt::Debug for HttpAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("HttpAnswer").field("status", &self.status).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::{Failure, Token, TokenRequest, raw};
+use crate::{Failure, HttpAnswer, HttpRequest, Token, TokenRequest, raw};
 
 /// One call of the host: its settings, its time, and ways to ask and to log.
 #[derive(Debug)]
@@ -109,6 +109,45 @@ impl<'a> Call<'a> {
         owned(token).map(|text| Token { text, expires_on }).ok_or_else(Failure::known)
     }
 
+    /// Sends a request over HTTPS the way the host sends its own: by the user's proxies, certificate authorities and
+    /// time limits. Every status is an answer, and no redirect is followed.
+    ///
+    /// # Errors
+    /// [`Failure::known`]: return it, and the host says why.
+    pub fn https(&self, request: &HttpRequest<'_>) -> Result<HttpAnswer, Failure> {
+        let (method, url) = (without_nul(request.method), without_nul(request.url));
+        let headers: Vec<(CString, CString)> =
+            request.headers.iter().map(|(name, value)| (without_nul(name), without_nul(value))).collect();
+        let pointers: Vec<raw::HttpHeader> = headers
+            .iter()
+            .map(|(name, value)| raw::HttpHeader { name: name.as_ptr(), value: value.as_ptr() })
+            .collect();
+        let asked = raw::HttpRequest {
+            size: size_of::<raw::HttpRequest>() as u32,
+            flags: 0,
+            method: method.as_ptr(),
+            url: url.as_ptr(),
+            headers: pointers.as_ptr(),
+            header_count: pointers.len(),
+            body: request.body.as_ptr(),
+            body_size: request.body.len(),
+        };
+        let https = self.host.https.ok_or_else(Failure::known)?;
+        // SAFETY: the host's function with a live call; what it is given lives longer than the call of it.
+        let answer = unsafe { https(self.number, &raw const asked) };
+        // SAFETY: null, or the host's answer, which is good until the plugin's function returns.
+        let answer = unsafe { answer.as_ref() }.ok_or_else(Failure::known)?;
+        // SAFETY: as above; the host says how many there are.
+        let (headers, body) =
+            unsafe { (many(answer.headers, answer.header_count), many(answer.body, answer.body_size)) };
+        let text = |text| owned(text).unwrap_or_default();
+        Ok(HttpAnswer {
+            status: u16::try_from(answer.status).unwrap_or_default(),
+            headers: headers.iter().map(|header| (text(header.name), text(header.value))).collect(),
+            body: body.to_vec(),
+        })
+    }
+
     fn ask(&self, kind: u32, question: &str, choices: &[&str]) -> Option<String> {
         let text = without_nul(question);
         let choices: Vec<CString> = choices.iter().copied().map(without_nul).collect();
@@ -124,6 +163,16 @@ impl<'a> Call<'a> {
         let answer = unsafe { self.host.prompt?(self.number, &raw const asked) };
         owned(answer)
     }
+}
+
+/// # Safety
+/// Null, or so many that stay as they are for `'a`.
+unsafe fn many<'a, T>(first: *const T, count: usize) -> &'a [T] {
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: as this function's.
+    unsafe { std::slice::from_raw_parts(first, count) }
 }
 
 /// A copy of the host's text.

@@ -40,7 +40,10 @@ mod call;
 pub mod raw;
 mod trampoline;
 
-pub use author::{Code, Failure, Identity, Plugin, SignIn, SignInRequest, SignRequest, Token, TokenRequest};
+pub use author::{
+    Code, Failure, HttpAnswer, HttpRequest, Identity, Plugin, SignIn, SignInRequest, SignRequest, Token,
+    TokenRequest,
+};
 pub use call::{Call, Level};
 #[doc(hidden)]
 pub use trampoline::table;

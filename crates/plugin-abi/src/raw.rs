@@ -144,6 +144,10 @@ pub struct Host {
     /// without a full stop; `hint` says what to do next, or is NULL.
     pub answer_error:
         Option<unsafe extern "C" fn(call: Call, code: u32, message: *const c_char, hint: *const c_char)>,
+    /// Sends a request over HTTPS the way the host sends its own: by the user's proxies, certificate authorities and
+    /// time limits. Every status is an answer, and no redirect is followed. The answer belongs to the host and is good
+    /// until the plugin's function returns. NULL when there is none: the host knows why.
+    pub https: Option<unsafe extern "C" fn(call: Call, request: *const HttpRequest) -> *const HttpAnswer>,
 }
 
 /// What `open` is told.
@@ -253,4 +257,54 @@ pub struct Prompt {
     pub choices: *const *const c_char,
     /// How many there are.
     pub choice_count: usize,
+}
+
+/// A request over HTTPS.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HttpRequest {
+    /// `sizeof(bastide_http_request)`.
+    pub size: u32,
+    /// 0.
+    pub flags: u32,
+    /// Such as `GET`.
+    pub method: *const c_char,
+    /// Absolute, with `https`.
+    pub url: *const c_char,
+    /// All headers but `Host` and `Content-Length`, which the host adds.
+    pub headers: *const HttpHeader,
+    /// How many there are.
+    pub header_count: usize,
+    /// The body, or NULL.
+    pub body: *const u8,
+    /// Its length in bytes.
+    pub body_size: usize,
+}
+
+/// What came back.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HttpAnswer {
+    /// How many bytes of this struct there are.
+    pub size: u32,
+    /// The status, such as 200.
+    pub status: u32,
+    /// The headers, names in lower case; those whose value is no text are left out.
+    pub headers: *const HttpHeader,
+    /// How many there are.
+    pub header_count: usize,
+    /// The body, at most 16 MiB.
+    pub body: *const u8,
+    /// Its length in bytes.
+    pub body_size: usize,
+}
+
+/// A header of a request or an answer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HttpHeader {
+    /// Its name.
+    pub name: *const c_char,
+    /// Its value.
+    pub value: *const c_char,
 }

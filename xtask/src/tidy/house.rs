@@ -36,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bastide-cli", &["bastide"]),
     // It must not agree with the client by sharing its mistakes.
     ("bastide-emulator", &[]),
+    // Plugins are built as others build theirs.
+    ("bastide-keyvault", &["bastide-plugin-abi"]),
     ("bastide-tests", &["bastide", "bastide-emulator"]),
     (
         "bastide-fuzz",
