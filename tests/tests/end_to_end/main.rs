@@ -16,6 +16,7 @@ mod identity;
 mod ledger;
 mod openssh;
 mod password;
+mod plugins;
 mod proxies;
 mod proxy_command;
 mod ready;
