@@ -116,7 +116,8 @@ pub struct Host {
     /// written, anything else as JSON; NULL if it is not there. After `open` the host warns of keys that were not
     /// asked for, so that the user hears of a misspelt one.
     pub setting: Option<unsafe extern "C" fn(call: Call, key: *const c_char) -> *const c_char>,
-    /// Milliseconds until the host gives this call up. Time in `prompt` and `azure_token` does not count.
+    /// Milliseconds until the host gives this call up. Time in `prompt`, `azure_token` and `https` does not
+    /// count.
     pub remaining_ms: Option<unsafe extern "C" fn(call: Call) -> u64>,
     /// 1 once nobody waits for this call any more, otherwise 0. A function that may take long asks now and then, and
     /// returns.
