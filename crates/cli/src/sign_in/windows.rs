@@ -1,7 +1,7 @@
 //! Signing in to the VM on OpenSSH's behalf, where there are no Unix sockets: not yet. It leaves out keys and
 //! passwords that OpenSSH asks for by itself.
 
-use bastide::{Client, Host, Secret};
+use bastide::{Client, Host, Plan, Secret, Target};
 
 use crate::arguments::{AuthType, Ssh};
 use crate::exit::{Exit, Failure};
@@ -29,7 +29,7 @@ impl SignIn {
         ssh: &Ssh,
         _password: Option<Secret>,
         _client: &Client,
-        _host: &Host,
+        _place: (&Host, &Plan, &Target),
         _reporter: &Reporter,
     ) -> Result<Self, Failure> {
         match ssh.sign_in.auth_type {
@@ -37,7 +37,11 @@ impl SignIn {
                 "--auth-type AAD works on Linux and macOS only",
                 "`bastide ssh-cert --write DIR` writes key and certificate for ssh's -i and CertificateFile",
             )),
-            _ => Ok(Self(Aid::Nothing)),
+            Some(AuthType::Plugin(_)) => Err(Failure::usage(
+                "--auth-type plugin works on Linux and macOS only",
+                "leave it out, and ssh signs in by itself",
+            )),
+            _ => Ok(Self(Aid::default())),
         }
     }
 
