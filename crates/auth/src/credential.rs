@@ -130,7 +130,11 @@ impl Credential {
             Credential::Plugin(name) => {
                 // The plugin has a limit of its own, which does not count the time that a person takes.
                 options.time_limit = PERSON_LIMIT;
-                let services = Services { provider: None, asker: setup.asker.clone() };
+                let services = Services {
+                    provider: None,
+                    asker: setup.asker.clone(),
+                    network: Some(setup.network.clone()),
+                };
                 Plugin::new(plugin::named(&setup.plugins, name)?.clone(), services)
             }
         };

@@ -294,6 +294,7 @@ impl Client {
         let services = Services {
             provider: Some(Arc::clone(&self.provider)),
             asker: self.setup.asker.clone(),
+            network: Some(self.setup.network.clone()),
         };
         Ok(Plugin::new(settings, services).sign_in(request).await?)
     }

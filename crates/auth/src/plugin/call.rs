@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bastide_core::{AccessToken, AuthError, Fault, Secret, TokenRequest};
+use bytes::Bytes;
+use http::{Request, Response};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::Services;
+use super::https::{self, Lent};
 use super::question::Answer;
 
 /// Asks the user on a plugin's behalf. How is the program's business.
@@ -51,6 +54,7 @@ pub enum InquiryKind {
 pub(super) enum Errand {
     Ask(Inquiry, std::sync::mpsc::SyncSender<Option<Secret>>),
     AzureToken(TokenRequest, std::sync::mpsc::SyncSender<Result<AccessToken, AuthError>>),
+    Https(Request<Bytes>, std::sync::mpsc::SyncSender<Result<Response<Bytes>, AuthError>>),
 }
 
 impl Errand {
@@ -77,6 +81,10 @@ impl Errand {
                 };
                 let _ = reply.try_send(token);
             }
+            Errand::Https(request, reply) => {
+                let answer = https::send(services.network.as_ref(), plugin, request).await;
+                let _ = reply.try_send(answer);
+            }
         }
     }
 }
@@ -96,6 +104,8 @@ pub(super) enum Misuse {
     Null,
     #[error("it answered with text that is not UTF-8, or longer than {MAX_ANSWER} bytes")]
     NoText,
+    #[error("it asked for a request that is none over HTTPS")]
+    NoRequest,
     #[error("it answered with a struct that is too short")]
     Short,
     #[error("it answered with an empty token, signature or sign-in")]
@@ -136,6 +146,8 @@ struct Record {
     refusal: Option<AuthError>,
     /// Texts that the plugin was given. They end with NUL, and stay until the call is over.
     lent: Vec<Zeroizing<Vec<u8>>>,
+    /// Answers to requests that it was given, as long.
+    answers: Vec<Lent>,
     /// How long errands took, which is not the plugin's time.
     waited: Duration,
 }
@@ -263,6 +275,13 @@ impl Call {
         // What a vector holds stays where it is when the vector itself is moved.
         let address = bytes.as_ptr().cast();
         self.record().lent.push(bytes);
+        address
+    }
+
+    /// Keeps an answer until the call is over, and says where.
+    pub(super) fn lend_answer(&self, answer: Lent) -> *const bastide_plugin_abi::raw::HttpAnswer {
+        let address = answer.address();
+        self.record().answers.push(answer);
         address
     }
 

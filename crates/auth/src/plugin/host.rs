@@ -13,8 +13,11 @@ use bastide_core::{
     AccessToken, AuthError, CertificateRequest, Fault, Freshness, Secret, TokenRequest,
 };
 use bastide_plugin_abi::raw;
+use bytes::Bytes;
+use http::Request;
 
 use super::call::{Call, Errand, Inquiry, InquiryKind, MAX_ANSWER, Misuse};
+use super::https::{self, Lent};
 use super::question::{Answer, VmIdentity};
 use super::table::prefix;
 
@@ -36,6 +39,7 @@ static HOST: raw::Host = raw::Host {
     answer_sign_in: Some(answer_sign_in),
     answer_signature: Some(answer_signature),
     answer_error: Some(answer_error),
+    https: Some(https),
 };
 
 /// The calls under way. An entry is removed when the plugin's function has returned, which may be long after everybody
@@ -230,6 +234,49 @@ unsafe fn token_request(asked: &raw::TokenRequest) -> Result<TokenRequest, Misus
         },
         certificate: key.map(|key| CertificateRequest { key, key_id: key_id.unwrap_or_default() }),
     })
+}
+
+unsafe extern "C" fn https(number: raw::Call, asked: *const raw::HttpRequest) -> *const raw::HttpAnswer {
+    guarded(std::ptr::null(), || {
+        let call = find(number)?;
+        // SAFETY: a struct of the plugin's, which says how long it is, and texts and bytes in it.
+        let request = unsafe { sized(asked, https::REQUEST_LEAST).and_then(|asked| http_request(&asked)) };
+        let request = match request {
+            Ok(request) => request,
+            Err(misuse) => {
+                call.misused(misuse);
+                return None;
+            }
+        };
+        match call.send(|reply| Errand::Https(request, reply))? {
+            Ok(answer) => Some(call.lend_answer(Lent::new(answer))),
+            Err(error) => {
+                call.refused(error);
+                None
+            }
+        }
+    })
+}
+
+/// # Safety
+/// The request's texts are null or end with NUL, and there are as many headers and bytes as it says.
+unsafe fn http_request(asked: &raw::HttpRequest) -> Result<Request<Bytes>, Misuse> {
+    // SAFETY: as this function's.
+    let (method, url, body) =
+        unsafe { (text(asked.method)?, text(asked.url)?, bytes(asked.body, asked.body_size)?) };
+    if asked.header_count > https::MAX_HEADERS || (asked.headers.is_null() && asked.header_count > 0) {
+        return Err(Misuse::NoRequest);
+    }
+    let header = |index| {
+        // SAFETY: as this function's: the plugin says how many there are, and each has two texts.
+        unsafe {
+            let header = asked.headers.add(index).read();
+            Ok((text(header.name)?.ok_or(Misuse::Null)?, text(header.value)?.ok_or(Misuse::Null)?))
+        }
+    };
+    let headers = (0..asked.header_count).map(header).collect::<Result<Vec<_>, Misuse>>()?;
+    let (method, url) = (method.ok_or(Misuse::Null)?, url.ok_or(Misuse::Null)?);
+    https::request(&method, &url, &headers, body.unwrap_or_default()).ok_or(Misuse::NoRequest)
 }
 
 unsafe extern "C" fn answer_token(number: raw::Call, token: *const c_char, expires_on: u64) {

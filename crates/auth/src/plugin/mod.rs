@@ -7,6 +7,7 @@
 mod call;
 mod file;
 mod host;
+mod https;
 mod question;
 mod table;
 mod worker;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bastide_core::{AccessToken, AuthError, Fault, Provider, Secret, TokenRequest};
+use bastide_net::Network;
 use tokio::sync::Mutex;
 
 pub use call::{Asker, Inquiry, InquiryKind};
@@ -62,6 +64,8 @@ pub struct Services {
     pub provider: Option<Arc<dyn Provider>>,
     /// Who asks the user. Default: nobody.
     pub asker: Option<Arc<dyn Asker>>,
+    /// Over what its requests are sent. Default: nothing, so that it can send none.
+    pub network: Option<Network>,
 }
 
 /// A plugin, which is loaded at the first question and never unloaded.
@@ -262,6 +266,7 @@ impl fmt::Debug for Services {
             .debug_struct("Services")
             .field("provider", &self.provider.as_ref().map(|provider| provider.name()))
             .field("asker", &self.asker.is_some())
+            .field("network", &self.network.is_some())
             .finish()
     }
 }
