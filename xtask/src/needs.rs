@@ -42,8 +42,11 @@ pub(crate) const TESTS: &[Need] = &[
     need("chromedriver", "chromium-driver"),
     need("chromium", "chromium"),
     need("strace", "strace"),
-    // Compiles libFuzzer.
+    // Compiles libFuzzer, and plugins in C and C++; the example signs with OpenSSL's libcrypto.
     need("c++", "g++"),
+    need("cc", "gcc"),
+    need("/usr/include/openssl/evp.h", "libssl-dev"),
+    need("valgrind", "valgrind"),
 ];
 
 /// Fails with the command to type when a program is missing.

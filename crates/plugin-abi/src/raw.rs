@@ -46,7 +46,7 @@ pub const PROMPT_CHOICE: u32 = 3;
 pub const TOKEN_FRESH: u32 = 1;
 
 /// One call of the host into the plugin, by number. It is good until the function that was called with it returns;
-/// afterwards, and with any other number, the host's functions do nothing and return 0 or NULL.
+/// afterwards, and with any other number, the host's functions do nothing and return 0 or NULL, and `cancelled` 1.
 pub type Call = u64;
 
 /// What a plugin is: `bastide_plugin_v1` returns a pointer to one, which stays as it is for the rest of the process.
@@ -55,8 +55,8 @@ pub type Call = u64;
 /// more than once in a process, each time with a thread of its own. A function that is NULL is something that this
 /// plugin does not do.
 ///
-/// A function answers by exactly one `answer_…` of the host before it returns, or by none after `prompt` or
-/// `azure_token` has returned NULL: then the host knows by itself what went wrong.
+/// A function answers by exactly one `answer_…` of the host before it returns, or by none after `prompt`,
+/// `azure_token` or `https` has returned NULL: then the host knows by itself what went wrong.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Plugin {
@@ -67,8 +67,8 @@ pub struct Plugin {
     /// What the plugin is called in messages. Not NULL, and not empty.
     pub name: *const c_char,
     /// Reads settings and makes the state, which the other functions are given; NULL is a state too. It failed if it
-    /// answered by `answer_error`, or returned NULL after `prompt` or `azure_token` had returned NULL. Any other answer
-    /// is wrong here.
+    /// answered by `answer_error`, or returned NULL after `prompt`, `azure_token` or `https` had returned NULL. Any other
+    /// answer is wrong here.
     pub open: Option<
         unsafe extern "C" fn(host: *const Host, call: Call, request: *const OpenRequest) -> *mut c_void,
     >,
@@ -101,8 +101,8 @@ unsafe impl Send for Plugin {}
 
 /// What the host does for a plugin. The table stays as it is for the rest of the process.
 ///
-/// Its functions are called on the thread that the plugin was called on, before that call returns; anywhere else
-/// they do nothing and return 0 or NULL. What they are given is copied before they return. Text that they return
+/// Its functions are called on the thread that the plugin was called on, before that call returns; anywhere else they
+/// do nothing, and the call fails. What they are given is copied before they return. Text that they return
 /// belongs to the host and is good until the plugin's function returns.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ mod keyvault;
 mod ledger;
 mod openssh;
 mod password;
+mod plugins;
 mod proxies;
 mod proxy_command;
 mod ready;

@@ -124,6 +124,11 @@ impl Worker {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
     fn fault(&self, message: impl Into<String>) -> AuthError {
         AuthError::Plugin {
             plugin: self.plugin.clone(),
