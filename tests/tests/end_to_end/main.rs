@@ -13,6 +13,7 @@ mod faults;
 mod host_keys;
 mod hosts;
 mod identity;
+mod keyvault;
 mod ledger;
 mod openssh;
 mod password;
