@@ -51,6 +51,8 @@ static void access_token(void *state, const bastide_host *host, bastide_call cal
 {
     (void)state;
     (void)request;
+    (void)host;
+    (void)call;
     (void)good_answer;
 #if defined(BAD_TWICE)
     good_answer(host, call);
@@ -71,8 +73,7 @@ static void access_token(void *state, const bastide_host *host, bastide_call cal
     for (;;)
         pause();
 #elif defined(BAD_SILENT)
-    (void)host;
-    (void)call;
+    return;
 #elif defined(BAD_NULL)
     host->answer_token(call, NULL, FOR_EVER);
 #elif defined(BAD_TEXT)

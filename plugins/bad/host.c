@@ -13,6 +13,13 @@ static void answer_token(bastide_call call, const char *token, uint64_t expires_
     printf("%llu %s %llu\n", (unsigned long long)call, token, (unsigned long long)expires_on);
 }
 
+static const char *setting(bastide_call call, const char *key)
+{
+    (void)call;
+    (void)key;
+    return NULL;
+}
+
 int main(int count, char **words)
 {
     const bastide_plugin *(*symbol)(void);
@@ -35,6 +42,7 @@ int main(int count, char **words)
     memset(&host, 0xff, sizeof host);
     host.abi = BASTIDE_ABI;
     host.size = sizeof host;
+    host.setting = setting;
     host.answer_token = answer_token;
     memset(&request, 0, sizeof request);
     request.size = sizeof request;

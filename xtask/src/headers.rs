@@ -166,7 +166,10 @@ mod tests {
             for start in ["pub struct ", "pub const ", "pub type "] {
                 if let Some(rest) = line.strip_prefix(start) {
                     let name = rest.split([' ', ':', ';']).next().unwrap_or_default();
-                    assert!(STRUCTS.contains(&name) || CONSTANTS.contains(&name), "{name} is not in the header");
+                    assert!(
+                        STRUCTS.contains(&name) || CONSTANTS.contains(&name),
+                        "{name} is not in the header"
+                    );
                 }
             }
         }

@@ -39,7 +39,8 @@ fn write(root: &Path, into: &Path, name: &str, language: Language) -> Result<&'s
     let (files, line) = match language {
         Language::C => {
             let header = std::fs::read_to_string(abi.join("include/bastide_plugin.h"))?;
-            let files = vec![("bastide_plugin.h", header), ("plugin.c", fill(C)), ("README.md", fill(C_README))];
+            let files =
+                vec![("bastide_plugin.h", header), ("plugin.c", fill(C)), ("README.md", fill(C_README))];
             (files, "cc -shared -fPIC -o plugin.so plugin.c")
         }
         Language::Rust => {

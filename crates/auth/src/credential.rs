@@ -9,8 +9,8 @@ use std::time::Duration;
 use bastide_core::{AuthError, Provider, TokenRequest};
 use bastide_net::Network;
 
-use crate::plugin::{self, Asker, Plugin, PluginSettings, Services};
 use crate::kept::{KeptTokens, azure_profile};
+use crate::plugin::{self, Asker, Plugin, PluginSettings, Services};
 use crate::{
     AzureCli, Cache, CacheOptions, Chain, Environment, Exec, ManagedIdentity, OwnLogin, Prompt,
     ServicePrincipal, Store, azure_cli, exec, managed_identity, public_client, service_principal,

@@ -146,9 +146,7 @@ fn inner<'a>(table: &'a Table, key: &str) -> Result<Option<&'a Table>, Wrong> {
 fn words(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {
-            value.to_string()
-        }
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.to_string(),
         Value::Array(_) | Value::Table(_) => serde_json::to_string(value).unwrap_or_default(),
     }
 }
@@ -195,11 +193,7 @@ mod tests {
         };
         check("plugin = 1", "it may not hold 'plugin'", "is 'plugins' meant?");
         check("colour = 1", "it may not hold 'colour'", "it may hold plugins");
-        check(
-            "[plugins.v]\npth = \"/a\"",
-            "[plugins.v] may not hold 'pth'",
-            "is 'path' meant?",
-        );
+        check("[plugins.v]\npth = \"/a\"", "[plugins.v] may not hold 'pth'", "is 'path' meant?");
         check(
             "[plugins.v]",
             "[plugins.v] has no path",

@@ -51,6 +51,7 @@ fn main() -> std::process::ExitCode {
         reporter.failure(&failure);
         Exit::from(failure.fault())
     });
+    sys::settle_stdout();
     reporter.close();
     exit.into()
 }

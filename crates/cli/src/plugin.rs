@@ -57,10 +57,8 @@ fn unfit(plugin: &PluginSettings, reasons: &[Unfit], reporter: &Reporter) {
     for reason in reasons {
         reporter.data(&format!("  {reason}\n    hint: {}", reason.hint()));
     }
-    let reasons: Vec<serde_json::Value> = reasons
-        .iter()
-        .map(|reason| json!({"message": reason.to_string(), "hint": reason.hint()}))
-        .collect();
+    let reasons: Vec<serde_json::Value> =
+        reasons.iter().map(|reason| json!({"message": reason.to_string(), "hint": reason.hint()})).collect();
     reporter.event(
         "plugin",
         json!({"name": name(plugin), "path": plugin.path, "fit": false, "reasons": reasons}),

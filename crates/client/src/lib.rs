@@ -18,8 +18,8 @@ mod tunnel;
 /// Sign-ins that third parties bring.
 pub mod plugin {
     pub use bastide_auth::plugin::{
-        Asker, Inquiry, InquiryKind, PluginFile, PluginIdentity, PluginSettings, SignIn, SignInRequest, Unfit,
-        check_trust, examine,
+        Asker, Inquiry, InquiryKind, PluginFile, PluginIdentity, PluginSettings, SignIn, SignInRequest,
+        Unfit, check_trust, examine,
     };
 }
 

@@ -74,7 +74,8 @@ impl Errand {
                     Some(provider) => provider.access_token(&request).await,
                     None => Err(AuthError::Plugin {
                         plugin: plugin.to_owned(),
-                        message: "it is itself the way to sign in to Azure, and asks for an Azure token".into(),
+                        message: "it is itself the way to sign in to Azure, and asks for an Azure token"
+                            .into(),
                         hint: Some("name another way with --credential".into()),
                         fault: Fault::Usage,
                     }),
@@ -247,10 +248,7 @@ impl Call {
     }
 
     /// Has whoever waits carry out an errand; blocks until that is done, or nobody waits any more.
-    pub(super) fn send<T>(
-        &self,
-        errand: impl FnOnce(std::sync::mpsc::SyncSender<T>) -> Errand,
-    ) -> Option<T> {
+    pub(super) fn send<T>(&self, errand: impl FnOnce(std::sync::mpsc::SyncSender<T>) -> Errand) -> Option<T> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         let begun = Instant::now();
         // Its end drops the sender of the answer, too.

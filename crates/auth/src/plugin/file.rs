@@ -118,14 +118,10 @@ impl Unfit {
                 "a plugin runs with all of your rights, so nobody else may be able to change it: chmod go-w '{}'",
                 path.display()
             ),
-            Unfit::NotALibrary { .. } => {
-                "name the plugin's shared library, built for this system".into()
-            }
+            Unfit::NotALibrary { .. } => "name the plugin's shared library, built for this system".into(),
             Unfit::NoSymbol => "name the plugin's own library; docs/plugins.md says how one is built".into(),
             Unfit::Unloadable { .. } => "install what it needs; `ldd` shows what is missing".into(),
-            Unfit::Version { theirs, ours } if theirs > ours => {
-                "it needs a newer bastide".into()
-            }
+            Unfit::Version { theirs, ours } if theirs > ours => "it needs a newer bastide".into(),
             Unfit::Version { .. } => "get a newer version of the plugin".into(),
             Unfit::Endless { .. } | Unfit::NoTable | Unfit::Short { .. } | Unfit::NoName => {
                 "report this to the author of the plugin".into()
@@ -222,13 +218,12 @@ fn contents(bytes: &[u8]) -> Result<(), Unfit> {
     if let (Some(own), theirs) = (own_architecture(), file.architecture())
         && own != theirs
     {
-        return Err(Unfit::NotALibrary {
-            reason: format!("it is for {theirs:?}, this program for {own:?}"),
-        });
+        return Err(Unfit::NotALibrary { reason: format!("it is for {theirs:?}, this program for {own:?}") });
     }
     let exports = file.exports().map_err(malformed)?;
     // Mach-O puts an underscore before C's names.
-    let is_ours = |name: &[u8]| name == SYMBOL.as_bytes() || name.strip_prefix(b"_") == Some(SYMBOL.as_bytes());
+    let is_ours =
+        |name: &[u8]| name == SYMBOL.as_bytes() || name.strip_prefix(b"_") == Some(SYMBOL.as_bytes());
     if exports.iter().any(|export| is_ours(export.name())) { Ok(()) } else { Err(Unfit::NoSymbol) }
 }
 
@@ -238,7 +233,8 @@ fn own_slice(bytes: &[u8]) -> Result<&[u8], Unfit> {
 
     fn part<'a, A: FatArch>(arches: &[A], bytes: &'a [u8]) -> Result<&'a [u8], Unfit> {
         let own = arches.iter().find(|arch| Some(arch.architecture()) == own_architecture());
-        let own = own.ok_or_else(|| Unfit::NotALibrary { reason: "it has no part for this processor".into() })?;
+        let own =
+            own.ok_or_else(|| Unfit::NotALibrary { reason: "it has no part for this processor".into() })?;
         own.data(bytes).map_err(|error| Unfit::NotALibrary { reason: error.to_string().to_lowercase() })
     }
 

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bastide_core::{
-    AccessToken, AuthError, CertificateRequest, Fault, Freshness, Secret, TokenRequest,
-};
+use bastide_core::{AccessToken, AuthError, CertificateRequest, Fault, Freshness, Secret, TokenRequest};
 use bastide_plugin_abi::raw;
 use bytes::Bytes;
 use http::Request;
@@ -187,13 +185,14 @@ unsafe extern "C" fn azure_token(
     guarded(std::ptr::null(), || {
         let call = find(number)?;
         // SAFETY: a struct of the plugin's, which says how long it is, and texts in it.
-        let request = match unsafe { sized(asked, TOKEN_REQUEST_LEAST).and_then(|asked| token_request(&asked)) } {
-            Ok(request) => request,
-            Err(misuse) => {
-                call.misused(misuse);
-                return None;
-            }
-        };
+        let request =
+            match unsafe { sized(asked, TOKEN_REQUEST_LEAST).and_then(|asked| token_request(&asked)) } {
+                Ok(request) => request,
+                Err(misuse) => {
+                    call.misused(misuse);
+                    return None;
+                }
+            };
         match call.send(|reply| Errand::AzureToken(request, reply))? {
             Ok(token) => {
                 if !expires_on.is_null() {

@@ -32,7 +32,8 @@ pub(super) fn request(
         return None;
     }
     let mut request = Request::new(Bytes::from(body));
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).ok().filter(|method| *method != Method::CONNECT)?;
+    *request.method_mut() =
+        Method::from_bytes(method.as_bytes()).ok().filter(|method| *method != Method::CONNECT)?;
     *request.uri_mut() = uri;
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -166,6 +167,9 @@ mod tests {
         let address = lent.address();
         let lent = vec![lent];
         assert_eq!(lent[0].address(), address);
-        assert_eq!((lent[0].answer.status, lent[0].answer.header_count, lent[0].answer.body_size), (429, 1, 4));
+        assert_eq!(
+            (lent[0].answer.status, lent[0].answer.header_count, lent[0].answer.body_size),
+            (429, 1, 4)
+        );
     }
 }

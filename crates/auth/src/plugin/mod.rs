@@ -275,10 +275,7 @@ impl fmt::Debug for Services {
 ///
 /// # Errors
 /// [`AuthError::Plugin`] when there is none.
-pub fn named<'a>(
-    plugins: &'a [PluginSettings],
-    name: &str,
-) -> Result<&'a PluginSettings, AuthError> {
+pub fn named<'a>(plugins: &'a [PluginSettings], name: &str) -> Result<&'a PluginSettings, AuthError> {
     plugins.iter().find(|plugin| plugin.name == name).ok_or_else(|| {
         let known: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let hint = match known.as_slice() {

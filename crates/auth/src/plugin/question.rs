@@ -89,8 +89,11 @@ impl<'a> Opened<'a> {
             Question::Token(asked) => {
                 let function = access_token.ok_or_else(|| lacks("access tokens"))?;
                 let optional = |asked: Option<&str>| asked.map(text);
-                let (scope, tenant, claims) =
-                    (text(&asked.scope), optional(asked.tenant.as_deref()), optional(asked.claims.as_deref()));
+                let (scope, tenant, claims) = (
+                    text(&asked.scope),
+                    optional(asked.tenant.as_deref()),
+                    optional(asked.claims.as_deref()),
+                );
                 let certificate = asked.certificate.as_ref();
                 let key = optional(certificate.map(|certificate| certificate.key.as_str()));
                 let key_id = optional(certificate.map(|certificate| certificate.key_id.as_str()));

@@ -220,10 +220,8 @@ mod tests {
             known: raw::Plugin,
             later: [u64; 4],
         }
-        let longer = Longer {
-            known: raw::Plugin { size: size_of::<Longer>() as u32, ..GOOD },
-            later: [u64::MAX; 4],
-        };
+        let longer =
+            Longer { known: raw::Plugin { size: size_of::<Longer>() as u32, ..GOOD }, later: [u64::MAX; 4] };
         assert_eq!(Table::of(&raw const longer.known).unwrap().name, "good");
     }
 }

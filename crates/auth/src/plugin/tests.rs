@@ -88,13 +88,13 @@ impl Provider for Echo {
 
 #[tokio::test]
 async fn what_a_plugin_asks_is_carried_out() {
-    let check = async |answer: &'static str, scope: &str, kind: Option<InquiryKind>, expected: Result<&str, &str>| {
+    let check = async |answer: &'static str,
+                       scope: &str,
+                       kind: Option<InquiryKind>,
+                       expected: Result<&str, &str>| {
         let person = Arc::new(Person(answer, Mutex::default()));
-        let services = Services {
-            provider: Some(Arc::new(Echo)),
-            asker: Some(person.clone()),
-            ..Services::default()
-        };
+        let services =
+            Services { provider: Some(Arc::new(Echo)), asker: Some(person.clone()), ..Services::default() };
         let plugin = Plugin::with_table(&ASKS, settings(), services);
         plugin.ask(super::Question::Open).await.unwrap();
         let token = plugin.access_token(&TokenRequest::new(scope)).await;

@@ -120,9 +120,7 @@ fn magnitude(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{
-        ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-    };
+    use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 
     use super::*;
 
@@ -137,7 +135,8 @@ mod tests {
 
     #[test]
     fn names_come_from_the_key() {
-        let check = |kind: &str, names: &[&str]| assert_eq!(Algorithm::request_names(&public(kind, &[])), names);
+        let check =
+            |kind: &str, names: &[&str]| assert_eq!(Algorithm::request_names(&public(kind, &[])), names);
         check("ssh-rsa", &["rsa-sha2-512", "rsa-sha2-256"]);
         check(
             "ssh-rsa-cert-v01@openssh.com",

@@ -229,9 +229,8 @@ mod tests {
     fn a_key_without_a_certificate_signs_for_the_user_that_openssh_names() {
         const KEY: &[u8] = b"\0\0\0\x0bssh-ed25519 and more";
         let algorithm = Algorithm::of(KEY, None).unwrap();
-        let may_sign = |request: Request, user| {
-            Conversation::default().may_sign(&request.bytes(), algorithm, user, KEY)
-        };
+        let may_sign =
+            |request: Request, user| Conversation::default().may_sign(&request.bytes(), algorithm, user, KEY);
         let good = || Request { algorithm: b"ssh-ed25519", key: KEY, ..GOOD };
         assert!(may_sign(good(), None));
         assert!(!may_sign(good(), Some("root")));

@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bastide::{Environment, Secret};
 
@@ -79,7 +81,7 @@ pub(crate) fn stdin() -> io::Result<Reader> {
 
 /// Standard output, likewise.
 pub(crate) fn stdout() -> io::Result<Writer> {
-    let (stdout, kept) = (io::stdout(), KEPT.get());
+    let (stdout, kept) = (io::stdout(), kept());
     let descriptor = kept.map_or_else(|| stdout.as_fd(), AsFd::as_fd);
     Ok(match kind(descriptor)? {
         Kind::Pipe(descriptor) => Box::new(pipe::Sender::from_owned_fd(descriptor)?),
@@ -92,8 +94,19 @@ pub(crate) fn stdout() -> io::Result<Writer> {
     })
 }
 
-/// Standard output as it was before [`keep_stdout`].
-static KEPT: OnceLock<OwnedFd> = OnceLock::new();
+/// What [`keep_stdout`] has put in place of standard output.
+static KEPT: OnceLock<Kept> = OnceLock::new();
+
+struct Kept {
+    /// Standard output as it was before.
+    stdout: OwnedFd,
+    /// Ends when everything that strayed has been seen.
+    strays: Mutex<Receiver<()>>,
+}
+
+fn kept() -> Option<&'static OwnedFd> {
+    KEPT.get().map(|kept| &kept.stdout)
+}
 
 /// Takes standard output away from whoever writes to descriptor 1 by habit, such as a plugin that prints: it carries
 /// data, and a stray line in it breaks a session. What comes there is thrown away, and a warning says so.
@@ -101,14 +114,15 @@ pub(crate) fn keep_stdout() -> io::Result<()> {
     if KEPT.get().is_some() {
         return Ok(());
     }
-    let kept = io::stdout().as_fd().try_clone_to_owned()?;
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
     let (mut strays, descriptor) = io::pipe()?;
-    if KEPT.set(kept).is_err() {
+    let (done, end) = channel::<()>();
+    if KEPT.set(Kept { stdout, strays: Mutex::new(end) }).is_err() {
         return Ok(());
     }
     rustix::stdio::dup2_stdout(&descriptor)?;
     drop(descriptor);
-    // Until the end of the process, which holds the other end.
+    // Ends with `settle_stdout`, or with the process.
     std::thread::Builder::new().name("stray output".into()).spawn(move || {
         let mut buffer = [0; 4096];
         let mut is_said = false;
@@ -120,13 +134,29 @@ pub(crate) fn keep_stdout() -> io::Result<()> {
                 is_said = true;
             }
         }
+        drop(done);
     })?;
     Ok(())
 }
 
+/// Waits for the warning about what has strayed, if something has. What comes later goes nowhere: a library's buffers
+/// are written when the process ends.
+pub(crate) fn settle_stdout() {
+    let Some(kept) = KEPT.get() else { return };
+    let nowhere = File::options().write(true).open("/dev/null");
+    if nowhere.is_ok_and(|nowhere| rustix::stdio::dup2_stdout(nowhere).is_ok()) {
+        let strays = kept.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else's process may still hold the other end.
+        let _: Result<(), RecvTimeoutError> = strays.recv_timeout(SETTLE_WITHIN);
+    }
+}
+
+/// What is in a pipe is read in no time; as long as a plugin may take to close.
+const SETTLE_WITHIN: Duration = Duration::from_millis(500);
+
 /// Standard output for lines.
 pub(crate) fn stdout_lines() -> Box<dyn io::Write> {
-    match KEPT.get().map(OwnedFd::try_clone) {
+    match kept().map(OwnedFd::try_clone) {
         Some(Ok(kept)) => Box::new(File::from(kept)),
         _ => Box::new(io::stdout().lock()),
     }
@@ -134,7 +164,7 @@ pub(crate) fn stdout_lines() -> Box<dyn io::Write> {
 
 /// Our standard output, for a child.
 pub(crate) fn stdout_for_child() -> io::Result<Stdio> {
-    KEPT.get().map_or_else(|| Ok(Stdio::inherit()), |kept| Ok(kept.try_clone()?.into()))
+    kept().map_or_else(|| Ok(Stdio::inherit()), |kept| Ok(kept.try_clone()?.into()))
 }
 
 /// Whether what is typed is seen.

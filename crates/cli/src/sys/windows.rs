@@ -48,6 +48,9 @@ pub(crate) fn keep_stdout() -> io::Result<()> {
     Ok(())
 }
 
+/// Nothing was changed.
+pub(crate) fn settle_stdout() {}
+
 /// Standard output for lines.
 pub(crate) fn stdout_lines() -> Box<dyn io::Write> {
     Box::new(io::stdout().lock())
