@@ -67,7 +67,7 @@
 #define BASTIDE_TOKEN_FRESH 1
 
 // One call of the host into the plugin, by number. It is good until the function that was called with it returns;
-// afterwards, and with any other number, the host's functions do nothing and return 0 or NULL.
+// afterwards, and with any other number, the host's functions do nothing and return 0 or NULL, and `cancelled` 1.
 typedef uint64_t bastide_call;
 
 // A question for the user.
@@ -170,8 +170,8 @@ typedef struct bastide_http_request {
 
 // What the host does for a plugin. The table stays as it is for the rest of the process.
 //
-// Its functions are called on the thread that the plugin was called on, before that call returns; anywhere else
-// they do nothing and return 0 or NULL. What they are given is copied before they return. Text that they return
+// Its functions are called on the thread that the plugin was called on, before that call returns; anywhere else they
+// do nothing, and the call fails. What they are given is copied before they return. Text that they return
 // belongs to the host and is good until the plugin's function returns.
 typedef struct bastide_host {
     // `BASTIDE_ABI` that the host was built with.
@@ -183,7 +183,8 @@ typedef struct bastide_host {
     // written, anything else as JSON; NULL if it is not there. After `open` the host warns of keys that were not
     // asked for, so that the user hears of a misspelt one.
     const char *(*setting)(bastide_call call, const char *key);
-    // Milliseconds until the host gives this call up. Time in `prompt` and `azure_token` does not count.
+    // Milliseconds until the host gives this call up. Time in `prompt`, `azure_token` and `https` does not
+    // count.
     uint64_t (*remaining_ms)(bastide_call call);
     // 1 once nobody waits for this call any more, otherwise 0. A function that may take long asks now and then, and
     // returns.
@@ -265,8 +266,8 @@ typedef struct bastide_sign_request {
 // more than once in a process, each time with a thread of its own. A function that is NULL is something that this
 // plugin does not do.
 //
-// A function answers by exactly one `answer_…` of the host before it returns, or by none after `prompt` or
-// `azure_token` has returned NULL: then the host knows by itself what went wrong.
+// A function answers by exactly one `answer_…` of the host before it returns, or by none after `prompt`,
+// `azure_token` or `https` has returned NULL: then the host knows by itself what went wrong.
 typedef struct bastide_plugin {
     // `BASTIDE_ABI` of the header that the plugin was built with.
     uint32_t abi;
@@ -275,8 +276,8 @@ typedef struct bastide_plugin {
     // What the plugin is called in messages. Not NULL, and not empty.
     const char *name;
     // Reads settings and makes the state, which the other functions are given; NULL is a state too. It failed if it
-    // answered by `answer_error`, or returned NULL after `prompt` or `azure_token` had returned NULL. Any other answer
-    // is wrong here.
+    // answered by `answer_error`, or returned NULL after `prompt`, `azure_token` or `https` had returned NULL. Any other
+    // answer is wrong here.
     void *(*open)(const struct bastide_host *host,
                   bastide_call call,
                   const struct bastide_open_request *request);
@@ -300,8 +301,6 @@ typedef struct bastide_plugin {
                  const struct bastide_sign_request *request);
 } bastide_plugin;
 
-#endif  /* BASTIDE_PLUGIN_H */
-
 /* Whether a struct or table that the other side has made is long enough to have a field. */
 #define BASTIDE_HAS(pointer, type, field) \
     ((pointer)->size >= offsetof(type, field) + sizeof((pointer)->field))
@@ -322,3 +321,5 @@ BASTIDE_EXPORT const bastide_plugin *bastide_plugin_v1(void);
 #ifdef __cplusplus
 }
 #endif
+
+#endif /* BASTIDE_PLUGIN_H */
