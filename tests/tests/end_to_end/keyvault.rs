@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bastide_emulator::faults::{Body, Fault};
 use bastide_emulator::transcript::Kind;
-use bastide_tests::{Lab, Outcome, Program, Sshd};
+use bastide_tests::{Lab, Outcome, Program, Sshd, Tinyproxy};
 
 /// A VM with a real server, and vaults. The service principal may use `vault`, which goes by roles.
 struct Site {
@@ -377,4 +377,21 @@ fn a_throttled_vault_is_asked_again() {
     // A vault that hangs up.
     site.lab.emulator().set_faults([Fault::Reset { on: Kind::KeyVault.into() }]);
     refused(ssh(), 20, "plugin 'vault': ", "hint: ");
+}
+
+#[test]
+fn a_vault_is_asked_through_the_users_proxy() {
+    let site = Site::new("{ name = \"p256\", kind = \"P-256\" }", "", "");
+    site.sshd.authorize(&site.public_line("p256"));
+    let ssh = |proxy: &Tinyproxy| {
+        let program = site.ssh("key = \"p256\"").env("HTTPS_PROXY", proxy.url());
+        program.args(["--", "-F", "none", "true"])
+    };
+    // Whether the proxy's own resolver knows the name depends on the system.
+    let proxy = Tinyproxy::start();
+    ssh(&proxy).run();
+    assert!(proxy.was_asked_for("vault.vault.localhost"));
+    let proxy = Tinyproxy::start();
+    ssh(&proxy).env("NO_PROXY", ".vault.localhost").run().expect_code(0);
+    assert!(!proxy.was_asked_for("vault.vault.localhost"));
 }
