@@ -81,12 +81,7 @@ impl Agent {
     /// How far the sign-in has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let at_least = |progress| self.shared.progress.load(Ordering::Relaxed) >= progress as u8;
-        match () {
-            () if at_least(Progress::Signed) => Progress::Signed,
-            () if at_least(Progress::Offered) => Progress::Offered,
-            () => Progress::Idle,
-        }
+        self.shared.progress()
     }
 
     /// Serves until `stop`.
@@ -150,7 +145,7 @@ impl Shared {
             let answer = match conversation.hear(&message) {
                 Ask::List => {
                     let others = beyond.ask(&conversation::list_request()).await;
-                    shown = match conversation.is_at_home() {
+                    shown = match self.is_home_of(&conversation) {
                         true => self.certificate().await,
                         false => None,
                     };
@@ -188,6 +183,21 @@ impl Shared {
             write_message(&mut client, &answer).await?;
         }
         Ok(())
+    }
+
+    /// Whether our identity is for this connection. OpenSSH before 8.9 says of none where it comes from; but it forwards
+    /// none before it is signed in, and needs us no more from then on.
+    fn is_home_of(&self, conversation: &Conversation) -> bool {
+        conversation.is_at_home() && (conversation.is_bound() || self.progress() < Progress::Signed)
+    }
+
+    fn progress(&self) -> Progress {
+        let at_least = |progress| self.progress.load(Ordering::Relaxed) >= progress as u8;
+        match () {
+            () if at_least(Progress::Signed) => Progress::Signed,
+            () if at_least(Progress::Offered) => Progress::Offered,
+            () => Progress::Idle,
+        }
     }
 
     fn reached(&self, progress: Progress) {
