@@ -137,6 +137,9 @@ impl Shared {
             tracing::warn!(peer, "a process of another user asked the SSH agent");
             return Ok(());
         }
+        // OpenSSH before 8.9 does not say where a connection comes from. It forwards none before it is signed in, and
+        // makes none for itself from then on.
+        let is_late = self.progress() == Progress::Signed;
         let mut conversation = Conversation::default();
         let mut beyond = Beyond { path: self.beyond.as_deref(), stream: None };
         // The certificate that this client was shown.
@@ -145,7 +148,7 @@ impl Shared {
             let answer = match conversation.hear(&message) {
                 Ask::List => {
                     let others = beyond.ask(&conversation::list_request()).await;
-                    shown = match self.is_home_of(&conversation) {
+                    shown = match conversation.is_at_home() && (conversation.is_bound() || !is_late) {
                         true => self.certificate().await,
                         false => None,
                     };
@@ -183,12 +186,6 @@ impl Shared {
             write_message(&mut client, &answer).await?;
         }
         Ok(())
-    }
-
-    /// Whether our identity is for this connection. OpenSSH before 8.9 says of none where it comes from; but it forwards
-    /// none before it is signed in, and needs us no more from then on.
-    fn is_home_of(&self, conversation: &Conversation) -> bool {
-        conversation.is_at_home() && (conversation.is_bound() || self.progress() < Progress::Signed)
     }
 
     fn progress(&self) -> Progress {
