@@ -177,7 +177,8 @@ fn files_are_copied_over_a_shared_connection() {
     scp.arg(&file).arg(remote(&two)).run().expect_code(0);
     let copied = lab.home().join("copied");
     let batch = lab.file("batch", format!("get {} {}\n", two.display(), copied.display()));
-    let sftp = lab.program("sftp").args(["-q", "-F", "none", "-o", &control, "-o", "ProxyCommand=false", "-b"]);
+    let sftp =
+        lab.program("sftp").args(["-q", "-F", "none", "-o", &control, "-o", "ProxyCommand=false", "-b"]);
     sftp.arg(&batch).arg("anything").run().expect_code(0);
     assert_eq!(std::fs::read(copied).unwrap(), b"over the master");
     let shell = format!("ssh -F none -o {control} -o ProxyCommand=false");
