@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod aad;
+mod aad_agent;
+mod aad_files;
 mod aad_sshd;
 mod abuse;
 mod bulk;

@@ -81,12 +81,7 @@ impl Agent {
     /// How far the sign-in has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let at_least = |progress| self.shared.progress.load(Ordering::Relaxed) >= progress as u8;
-        match () {
-            () if at_least(Progress::Signed) => Progress::Signed,
-            () if at_least(Progress::Offered) => Progress::Offered,
-            () => Progress::Idle,
-        }
+        self.shared.progress()
     }
 
     /// Serves until `stop`.
@@ -142,6 +137,9 @@ impl Shared {
             tracing::warn!(peer, "a process of another user asked the SSH agent");
             return Ok(());
         }
+        // OpenSSH before 8.9 does not say where a connection comes from. It forwards none before it is signed in, and
+        // makes none for itself from then on.
+        let is_late = self.progress() == Progress::Signed;
         let mut conversation = Conversation::default();
         let mut beyond = Beyond { path: self.beyond.as_deref(), stream: None };
         // The certificate that this client was shown.
@@ -150,7 +148,7 @@ impl Shared {
             let answer = match conversation.hear(&message) {
                 Ask::List => {
                     let others = beyond.ask(&conversation::list_request()).await;
-                    shown = match conversation.is_at_home() {
+                    shown = match conversation.is_at_home() && (conversation.is_bound() || !is_late) {
                         true => self.certificate().await,
                         false => None,
                     };
@@ -188,6 +186,15 @@ impl Shared {
             write_message(&mut client, &answer).await?;
         }
         Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        let at_least = |progress| self.progress.load(Ordering::Relaxed) >= progress as u8;
+        match () {
+            () if at_least(Progress::Signed) => Progress::Signed,
+            () if at_least(Progress::Offered) => Progress::Offered,
+            () => Progress::Idle,
+        }
     }
 
     fn reached(&self, progress: Progress) {

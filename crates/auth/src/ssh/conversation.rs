@@ -79,7 +79,12 @@ impl Conversation {
         }
     }
 
-    /// Whether our identity is for this connection at all.
+    /// Whether the connection was bound to a session.
+    pub(super) fn is_bound(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// Whether our identity may be for this connection at all.
     pub(super) fn is_at_home(&self) -> bool {
         !self.forwarded
     }

@@ -1,7 +1,7 @@
 //! Agent and password on private Unix sockets. It leaves out what is asked on them (`bastide::Agent`, `askpass`).
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bastide::{Agent, Certificate, Client, Host, Progress, Secret};
 use tokio_util::sync::CancellationToken;
@@ -97,28 +97,38 @@ impl SignIn {
         }
     }
 
-    /// Why OpenSSH may have failed, where we have seen more than it has said.
-    pub(crate) fn explain(&self, exit: Exit, reporter: &Reporter) {
+    /// Why OpenSSH may have failed, where we have seen more than it has said. `lasted` is how long it ran.
+    pub(crate) fn explain(&self, exit: Exit, lasted: Duration, reporter: &Reporter) {
         // 255 is OpenSSH's own failure (ssh(1), EXIT STATUS).
-        if let (Servant::Agent(agent), Aid::Agent { user, .. }, Exit::Child(255)) =
+        let (Servant::Agent(agent), Aid::Agent { user, .. }, Exit::Child(255)) =
             (&self.servant, &self.aid, exit)
-            && agent.progress() == Progress::Offered
-        {
+        else {
+            return;
+        };
+        let condition = match agent.progress() {
+            Progress::Offered => "",
+            // Who has signed may have got in: a command on the VM ends with 255 as well, and so do lost connections.
+            Progress::Signed if lasted < REFUSED_WITHIN => "if that was 'Permission denied': ",
+            Progress::Signed | Progress::Idle => return,
+        };
+        reporter.hint(&format!(
+            "{condition}the VM did not take the certificate of {user}: it needs the extension AADSSHLoginForLinux, the \
+             user one of the roles 'Virtual Machine Administrator Login' and 'Virtual Machine User Login' on the VM, \
+             and the VM's clock has to be right"
+        ));
+        // The user principal name of an account whose home is another tenant (Entra B2B).
+        if user.contains("#ext#") {
             reporter.hint(&format!(
-                "the VM did not take the certificate of {user}: it needs the extension AADSSHLoginForLinux, the user \
-                 one of the roles 'Virtual Machine Administrator Login' and 'Virtual Machine User Login' on the VM, \
-                 and the VM's clock has to be right"
+                "{user} is a guest in this tenant: the VM may take members only, and the role has to be given to the \
+                 guest account"
             ));
-            // The user principal name of an account whose home is another tenant (Entra B2B).
-            if user.contains("#ext#") {
-                reporter.hint(&format!(
-                    "{user} is a guest in this tenant: the VM may take members only, and the role has to be given to \
-                     the guest account"
-                ));
-            }
         }
     }
 }
+
+/// A server waits for a sign-in for two minutes at most (`LoginGraceTime` of sshd_config(5)): whoever has been there for
+/// longer got in.
+const REFUSED_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a user would wonder about later.
 fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
@@ -128,11 +138,11 @@ fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
     }
     let now = SystemTime::now();
     if certificate.valid_until() <= now {
-        reporter.warn("the certificate has ended already: the clock of this machine is fast");
+        reporter.warn("the certificate has ended already: the clock of this machine is fast, set it right");
     }
     if let Ok(early) = certificate.valid_from().duration_since(now) {
         reporter.warn(&format!(
-            "the certificate is good only {} s from now: the clock of this machine is slow",
+            "the certificate is good only {} s from now: the clock of this machine is slow, set it right",
             early.as_secs() + 1
         ));
     }
