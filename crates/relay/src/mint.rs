@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bastide_core::{AccessToken, AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message};
+use bastide_core::{
+    AccessToken, AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message,
+};
 use bastide_net::{Challenge, Network, Origin, Upgrade, Wire, retry_after};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
@@ -193,7 +195,11 @@ impl Gate {
 
     /// Another token than the one that was refused by `answer`. The claims of a challenge stay for all that are asked for
     /// later; one that names those that `refused` was asked for with has revoked it.
-    async fn another_token(&self, answer: &Response<Bytes>, refused: &Secret) -> Result<AccessToken, AuthError> {
+    async fn another_token(
+        &self,
+        answer: &Response<Bytes>,
+        refused: &Secret,
+    ) -> Result<AccessToken, AuthError> {
         let mut wanted = self.wanted();
         let claims = Challenge::read(answer.headers()).claims();
         if claims.is_none() || claims == wanted.claims {

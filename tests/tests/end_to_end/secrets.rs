@@ -288,7 +288,8 @@ fn sign_ins_of_programs_with_everything_said() {
     let bare = |line: &str| crate::identity::bare(lab.bastide(line)).env("PATH", "/usr/bin:/bin");
     for place in Surroundings::ALL {
         let variables = lab.emulator().surroundings(place);
-        let is_secret = |name: &str| ["HEADER", "ACCESSTOKEN", "REQUEST_TOKEN"].iter().any(|end| name.ends_with(end));
+        let is_secret =
+            |name: &str| ["HEADER", "ACCESSTOKEN", "REQUEST_TOKEN"].iter().any(|end| name.ends_with(end));
         let mut planted: Vec<String> =
             variables.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone()).collect();
         if let Some((_, path)) = variables.iter().find(|(name, _)| name == "AZURE_CLIENT_CERTIFICATE_PATH") {
@@ -297,7 +298,8 @@ fn sign_ins_of_programs_with_everything_said() {
             let (_, key) = pem.split_once("PRIVATE KEY-----").unwrap();
             planted.extend(key.lines().skip(1).take_while(|line| !line.starts_with('-')).map(str::to_owned));
         }
-        let program = variables.iter().fold(bare("account -vvv"), |program, (name, value)| program.env(name, value));
+        let program =
+            variables.iter().fold(bare("account -vvv"), |program, (name, value)| program.env(name, value));
         check(program, &planted);
     }
     let machine = bare("account -vvv --credential managed-identity");

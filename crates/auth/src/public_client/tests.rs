@@ -195,8 +195,7 @@ async fn a_refresh_token_brings_a_token_and_its_successor() {
 async fn a_certificate_is_a_token_of_another_type() {
     let body = r#"{"token_type":"ssh-cert","expires_in":3599,"access_token":"AAAA"}"#;
     let bench = bench(vec![Answer::json(200, body)]).await;
-    let granted =
-        bench.client.by_refresh_token("c", "t", &Secret::new("r"), &TokenRequest::new("pas")).await;
+    let granted = bench.client.by_refresh_token("c", "t", &Secret::new("r"), &TokenRequest::new("pas")).await;
     assert_eq!(granted.unwrap().token.secret.expose(), "AAAA");
 }
 
@@ -205,13 +204,9 @@ async fn a_refused_refresh_token_says_what_to_do() {
     let body = r#"{"error":"invalid_grant","error_description":"AADSTS700082: The refresh token has expired. Trace ID: 1","suberror":"bad_token"}"#;
     let bench = bench(vec![Answer::json(400, body)]).await;
     let secret = Secret::new("hunter2");
-    let error =
-        bench.client.by_refresh_token("c", "organizations", &secret, &TokenRequest::new("s")).await;
+    let error = bench.client.by_refresh_token("c", "organizations", &secret, &TokenRequest::new("s")).await;
     let error = error.err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "device-code was refused: AADSTS700082: The refresh token has expired."
-    );
+    assert_eq!(error.to_string(), "device-code was refused: AADSTS700082: The refresh token has expired.");
     assert_eq!(error.hint(), "the sign-in has expired: run `bastide login` again");
     assert!(!format!("{error:?}").contains("hunter2"));
 }

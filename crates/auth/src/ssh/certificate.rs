@@ -169,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_name_is_one_word_and_no_option() {
-        for name in ["ada@example.org", "dan_partner.example#ext#@emulator.example", "zoë@example.org", "4f-1"] {
+        for name in
+            ["ada@example.org", "dan_partner.example#ext#@emulator.example", "zoë@example.org", "4f-1"]
+        {
             assert!(is_name(name), "{name}");
         }
         let long = "a".repeat(453);

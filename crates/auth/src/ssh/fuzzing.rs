@@ -27,7 +27,9 @@ impl<'a> Talk<'a> {
 
     /// Hears a message; the bytes that would be signed with our key because of it.
     pub fn hear<'m>(&mut self, message: &'m [u8]) -> Option<&'m [u8]> {
-        let Ask::Sign { identity, data, hash: Some(hash) } = self.conversation.hear(message) else { return None };
+        let Ask::Sign { identity, data, hash: Some(hash) } = self.conversation.hear(message) else {
+            return None;
+        };
         let ours = identity == self.certificate;
         (ours && self.conversation.may_sign(data, hash, self.user, self.certificate)).then_some(data)
     }

@@ -71,7 +71,8 @@ async fn a_revoked_token_is_renewed_once() {
 #[tokio::test]
 async fn a_challenge_is_met_once_and_remembered() {
     // {"c":1}
-    const CHALLENGE: &str = "WWW-Authenticate: Bearer error=\"insufficient_claims\", claims=\"eyJjIjoxfQ==\"\r\n";
+    const CHALLENGE: &str =
+        "WWW-Authenticate: Bearer error=\"insufficient_claims\", claims=\"eyJjIjoxfQ==\"\r\n";
     let refuse = |ask: &Ask| match ask.kind {
         Kind::Mint if !ask.body.contains("aztoken=%7B%22c%22%3A1%7D") => {
             Reply::Http("401 Unauthorized", CHALLENGE, String::new())

@@ -240,7 +240,8 @@ async fn what_else_is_asked_is_refused_and_the_conversation_goes_on() {
         assert_eq!(talk.ask(&sign(&certificate, &data, flag)).await, FAILURE, "{why}");
     }
     // SSH_AGENTC_ADD_IDENTITY, SSH_AGENTC_REMOVE_ALL_IDENTITIES, SSH_AGENTC_LOCK, an unknown extension, no such number.
-    for message in [&[17, 1, 2][..], &[19], &[22, 0, 0, 0, 0], &[27, 0, 0, 0, 1, b'x'], &[255], &[13], &[27]] {
+    for message in [&[17, 1, 2][..], &[19], &[22, 0, 0, 0, 0], &[27, 0, 0, 0, 1, b'x'], &[255], &[13], &[27]]
+    {
         assert_eq!(talk.ask(message).await, FAILURE, "{message:?}");
     }
     assert_eq!(talk.ask(LIST).await, bench.list());
@@ -343,7 +344,8 @@ async fn the_users_own_agent_is_asked_for_the_rest() {
     let mut talk = bench.talk();
     assert_eq!(talk.ask(&bind(SESSION, 0)).await, SUCCESS);
     let listed = talk.ask(LIST).await;
-    let expected = [&[12, 0, 0, 0, 2][..], &string(&bench.issued()), &string(USER), &THEIR_LIST[5..]].concat();
+    let expected =
+        [&[12, 0, 0, 0, 2][..], &string(&bench.issued()), &string(USER), &THEIR_LIST[5..]].concat();
     assert_eq!(listed, expected);
     for message in [&sign(b"their key", b"data", SHA512)[..], &[17, 1, 2], &[255]] {
         assert_eq!(talk.ask(message).await, [SUCCESS, message].concat());
