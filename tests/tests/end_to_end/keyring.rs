@@ -61,7 +61,7 @@ fn a_sign_in_is_kept_in_the_keyring_and_goes_with_logout() {
     let held = session.held(&lab);
     assert!(!held.text().contains("refresh_token") && !held.stderr.contains("refresh_token"), "{held}");
     assert!(!lab.home().join(STORE).exists());
-    bastide("account --credential device-code").run().expect_code(10);
+    bastide("account").run().expect_code(10);
 }
 
 #[test]
