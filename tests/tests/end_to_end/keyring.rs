@@ -72,7 +72,7 @@ fn a_keyring_that_has_gone_does_not_stop_a_new_sign_in() {
     drop(session);
     // As over SSH, where there is no session bus.
     let bastide = |line: &str| personal(lab.bastide(line));
-    let outcome = bastide("account --credential device-code").run().expect_code(10);
+    let outcome = bastide("account").run().expect_code(10);
     outcome
         .expect_stderr("the sign-in kept in the system's keyring cannot be used")
         .expect_stderr("`bastide login`");
