@@ -39,6 +39,8 @@ pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
 pub use crate::retry_after::retry_after;
+#[cfg(target_os = "linux")]
+pub use crate::sys::{Diagnosis, diagnose};
 pub use crate::upgrade::Upgrade;
 pub use crate::wire::{Standing, Wire};
 
