@@ -58,7 +58,6 @@ pub(crate) fn certificate(input: &[u8]) {
             assert!(!user.is_empty() && !user.starts_with('-') && !user.contains(char::is_whitespace));
             let line = certificate.line();
             assert_eq!((line.split_ascii_whitespace().count(), line.lines().count()), (3, 1), "{line:?}");
-            drop((certificate.valid_from(), certificate.valid_until()));
         }
         Err(error) => fit_for_a_terminal(&error),
     }

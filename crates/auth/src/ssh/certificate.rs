@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bastide_core::service_message;
 use ssh_key::public::KeyData;
 
 use super::wire::mpint;
@@ -39,7 +40,10 @@ pub(super) enum CertificateError {
 impl Certificate {
     /// Reads the base64 body that Entra ID sends as `access_token`, for the public key with this blob.
     pub(super) fn read(text: &str, public: &[u8]) -> Result<Self, CertificateError> {
-        let malformed = |error: &dyn std::fmt::Display| CertificateError::Malformed(error.to_string());
+        // What the parser says may quote what it read.
+        let malformed = |error: &dyn std::fmt::Display| {
+            CertificateError::Malformed(service_message(error.to_string().as_bytes()).unwrap_or_default())
+        };
         let text = text.trim();
         let blob = STANDARD.decode(text).map_err(|error| malformed(&error))?;
         let read = ssh_key::Certificate::from_bytes(&blob).map_err(|error| malformed(&error))?;
