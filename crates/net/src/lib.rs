@@ -9,6 +9,7 @@
 
 mod buffer;
 mod chain;
+mod challenge;
 mod deadline;
 mod dial;
 mod error;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 
 pub use crate::buffer::Buffer;
 pub use crate::chain::{Certificate, Chain, Distrust};
+pub use crate::challenge::Challenge;
 pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;

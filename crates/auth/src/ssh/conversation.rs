@@ -90,7 +90,8 @@ impl Conversation {
     }
 
     /// Whether `data` is what our key was made for: the sign-in of `user` with `certificate` by `hash`, to the
-    /// session that the connection was bound to (RFC 4252 §7). OpenSSH before 8.9 binds none.
+    /// session that the connection was bound to (RFC 4252 §7, and OpenSSH's PROTOCOL for the method that names the
+    /// host), and nothing more. OpenSSH before 8.9 binds none.
     pub(super) fn may_sign(&self, data: &[u8], hash: Hash, user: &str, certificate: &[u8]) -> bool {
         let algorithm: &[u8] = match hash {
             Hash::Sha256 => b"rsa-sha2-256-cert-v01@openssh.com",
@@ -103,11 +104,17 @@ impl Conversation {
             let is_request = reader.byte()? == USERAUTH_REQUEST;
             let for_user = reader.string()? == user.as_bytes();
             let to_connect = reader.string()? == b"ssh-connection";
-            let method = reader.string()?;
-            let by_key = matches!(method, b"publickey" | b"publickey-hostbound-v00@openssh.com");
+            let (by_key, names_host) = match reader.string()? {
+                b"publickey" => (true, false),
+                b"publickey-hostbound-v00@openssh.com" => (true, true),
+                _ => (false, false),
+            };
             let signed = reader.byte()? == 1;
             let by_hash = reader.string()? == algorithm;
             let with_certificate = reader.string()? == certificate;
+            if names_host {
+                let _host_key = reader.string()?;
+            }
             Some(
                 known
                     && is_request
@@ -116,7 +123,8 @@ impl Conversation {
                     && by_key
                     && signed
                     && by_hash
-                    && with_certificate,
+                    && with_certificate
+                    && reader.rest().is_empty(),
             )
         };
         self.is_at_home() && expected().unwrap_or(false)
@@ -228,10 +236,10 @@ mod tests {
         let mut bound = Conversation::default();
         assert_eq!(bound.hear(&bind(b"id 1", 0)), Ask::Bound);
         assert!(may_sign(&bound, &GOOD.bytes()));
-        assert!(may_sign(
-            &bound,
-            &Request { method: b"publickey-hostbound-v00@openssh.com", ..GOOD }.bytes()
-        ));
+        let mut host_bound = Request { method: b"publickey-hostbound-v00@openssh.com", ..GOOD }.bytes();
+        assert!(!may_sign(&bound, &host_bound), "it names no host");
+        put_string(&mut host_bound, b"host key");
+        assert!(may_sign(&bound, &host_bound));
         for wrong in [
             Request { session: b"id 2", ..GOOD },
             Request { message: 51, ..GOOD },
@@ -248,6 +256,8 @@ mod tests {
         for length in 0..whole.len() {
             assert!(!may_sign(&bound, &whole[..length]), "{length}");
         }
+        assert!(!may_sign(&bound, &[&whole[..], b"\0"].concat()));
+        assert!(!may_sign(&bound, &[&host_bound[..], b"\0"].concat()));
         assert!(!may_sign(&bound, b"SSHSIG and what git signs"));
     }
 

@@ -5,6 +5,8 @@
 mod agent;
 mod certificate;
 mod conversation;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod identity;
 mod key;
 mod wire;
