@@ -228,7 +228,7 @@ fn short_folder() -> TempDir {
 }
 
 /// A program of the workspace: Cargo puts it two folders above the test.
-pub(crate) fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());

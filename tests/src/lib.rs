@@ -17,8 +17,7 @@ mod tinyproxy;
 mod tunnel;
 
 pub use browser::Browser;
-use lab::binary;
-pub use lab::{GROUP, Lab, SUBSCRIPTION};
+pub use lab::{GROUP, Lab, SUBSCRIPTION, binary};
 pub use program::{Outcome, Program, Running};
 pub use service::{Service, free_port};
 pub use sshd::Sshd;

@@ -82,6 +82,13 @@ impl Sshd {
         self.folder.path().join("id_ed25519")
     }
 
+    /// Lets a further key in: a line of `authorized_keys`.
+    pub fn authorize(&self, line: &str) {
+        let file = self.folder.path().join("id_ed25519.pub");
+        let mut keys = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        writeln!(keys, "{line}").unwrap();
+    }
+
     /// Takes certificates of an authority (`TrustedUserCAKeys`) from now on.
     pub fn trust(&self, authority: &Path) {
         let file = self.folder.path().join("sshd_config");

@@ -72,6 +72,14 @@ impl Tinyproxy {
         log.iter().filter(|line| line.contains("Established connection to host")).count()
     }
 
+    /// Ends it, and tells whether it was asked for a connection to this host.
+    pub fn was_asked_for(mut self, host: &str) -> bool {
+        self.end();
+        let asked = format!("CONNECT {host}:");
+        let log = self.log.lock().unwrap();
+        log.iter().any(|line| line.contains(&asked))
+    }
+
     fn end(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());

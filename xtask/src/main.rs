@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of this repository that are more than one cargo command.
 //!
 //! Here are the command line and the exit status. What each task does is in `demo`, `check` (tests
-//! and CI), `tidy`, `fuzz`, `soak` and `bench`; releases are not made here.
+//! and CI), `tidy`, `headers`, `plugin_new`, `fuzz`, `soak` and `bench`; releases are not made here.
 
 #[cfg(target_os = "linux")]
 mod bench;
@@ -11,7 +11,9 @@ mod demo;
 mod environment;
 #[cfg(target_os = "linux")]
 mod fuzz;
+mod headers;
 mod needs;
+mod plugin_new;
 mod shell;
 #[cfg(target_os = "linux")]
 mod soak;
@@ -69,6 +71,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["soak", order @ ..] => soak::run(order),
         #[cfg(target_os = "linux")]
         ["bench", rows @ ..] => bench::run(rows),
+        ["headers"] => headers::run(),
+        ["plugin-new", order @ ..] => plugin_new::run(order),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())
@@ -91,6 +95,8 @@ Usage: cargo xtask TASK
   test -- ARGS    only the tests, with ARGS handed to `cargo test` (a package, a name, --nocapture)
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
+  headers         writes bastide_plugin.h from crates/plugin-abi
+  plugin-new NAME a sign-in plugin to begin with, in a new folder NAME. --language c|rust
   fuzz [TARGET…]  libFuzzer against each parser, on Linux. --seconds N: for so long each, 10 when
                   left out. --input FILE: one target, one input
   soak            half an hour of a hundred connections in bad weather, on Linux, every byte checked.

@@ -45,8 +45,11 @@ pub(crate) const TESTS: &[Need] = &[
     need("dbus-run-session", "dbus-daemon"),
     need("gnome-keyring-daemon", "gnome-keyring"),
     need("secret-tool", "libsecret-tools"),
-    // Compiles libFuzzer.
+    // Compiles libFuzzer, and plugins in C and C++; the example signs with OpenSSL's libcrypto.
     need("c++", "g++"),
+    need("cc", "gcc"),
+    need("/usr/include/openssl/evp.h", "libssl-dev"),
+    need("valgrind", "valgrind"),
 ];
 
 /// Fails with the command to type when a program is missing.

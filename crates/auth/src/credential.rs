@@ -9,6 +9,7 @@ use std::time::Duration;
 use bastide_core::{AuthError, Provider, TokenRequest};
 use bastide_net::Network;
 
+use crate::plugin::{self, Asker, Plugin, PluginSettings, Services};
 use crate::kept::{KeptTokens, azure_profile};
 use crate::{
     AzureCli, Cache, CacheOptions, Chain, Environment, Exec, ManagedIdentity, OwnLogin, Prompt,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A way to sign in, by its name on the command line (cli.md, `--credential`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Credential {
     /// The first of the others that is set up, but for [`Credential::Exec`].
@@ -36,7 +37,12 @@ pub enum Credential {
     AzureCli,
     /// A program that prints a token.
     Exec,
+    /// A plugin of this name in [`Setup::plugins`].
+    Plugin(String),
 }
+
+/// What comes before a plugin's name.
+const PLUGIN: &str = "plugin";
 
 /// What providers are made from.
 #[derive(Debug, Clone)]
@@ -57,11 +63,15 @@ pub struct Setup {
     pub exec_command: Option<String>,
     /// Who shows the user a code, for [`Credential::DeviceCode`].
     pub prompt: Option<Arc<dyn Prompt>>,
+    /// What [`Credential::Plugin`] may name.
+    pub plugins: Vec<PluginSettings>,
+    /// Who asks the user on a plugin's behalf.
+    pub asker: Option<Arc<dyn Asker>>,
 }
 
 impl Credential {
-    /// All of them, in the order of cli.md.
-    pub const ALL: [Credential; 8] = [
+    /// All of them but plugins, in the order of cli.md.
+    pub const BUILT_IN: [Credential; 8] = [
         Credential::Auto,
         Credential::DeviceCode,
         Credential::ManagedIdentity,
@@ -72,8 +82,8 @@ impl Credential {
         Credential::Exec,
     ];
 
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    /// Its name on the command line; all plugins have one.
+    pub fn name(&self) -> &'static str {
         match self {
             Credential::Auto => "auto",
             Credential::DeviceCode => public_client::NAME,
@@ -83,14 +93,16 @@ impl Credential {
             Credential::ClientCertificate => service_principal::CLIENT_CERTIFICATE,
             Credential::AzureCli => azure_cli::NAME,
             Credential::Exec => exec::NAME,
+            Credential::Plugin(_) => PLUGIN,
         }
     }
 
     /// A provider of this kind with a [`Cache`] around it. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`AuthError::Unavailable`] when a setting is missing that this way cannot do without.
-    pub fn open(self, setup: &Setup) -> Result<Arc<dyn Provider>, AuthError> {
+    /// [`AuthError::Unavailable`] when a setting is missing that this way cannot do without, [`AuthError::Plugin`] for a
+    /// plugin that the setup does not name.
+    pub fn open(&self, setup: &Setup) -> Result<Arc<dyn Provider>, AuthError> {
         let mut options = CacheOptions::default();
         let provider: Arc<dyn Provider> = match self {
             // The order of cli.md.
@@ -115,6 +127,16 @@ impl Credential {
             Credential::ClientCertificate => Arc::new(ServicePrincipal::with_certificate(setup)?),
             Credential::AzureCli => azure_cli(setup),
             Credential::Exec => Arc::new(Exec::new(setup)?),
+            Credential::Plugin(name) => {
+                // The plugin has a limit of its own, which does not count the time that a person takes.
+                options.time_limit = PERSON_LIMIT;
+                let services = Services {
+                    provider: None,
+                    asker: setup.asker.clone(),
+                    network: Some(setup.network.clone()),
+                };
+                Plugin::new(plugin::named(&setup.plugins, name)?.clone(), services)
+            }
         };
         Ok(Arc::new(Cache::new(provider, options)))
     }
@@ -136,7 +158,10 @@ pub(crate) fn unsupported(provider: &str, request: &TokenRequest) -> Result<(), 
 
 impl fmt::Display for Credential {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        match self {
+            Credential::Plugin(name) => write!(formatter, "{PLUGIN}:{name}"),
+            built_in => formatter.write_str(built_in.name()),
+        }
     }
 }
 
@@ -144,7 +169,10 @@ impl FromStr for Credential {
     type Err = UnknownCredential;
 
     fn from_str(text: &str) -> Result<Self, UnknownCredential> {
-        Self::ALL
+        if let Some((PLUGIN, name)) = text.split_once(':').filter(|(_, name)| !name.is_empty()) {
+            return Ok(Credential::Plugin(name.to_owned()));
+        }
+        Self::BUILT_IN
             .into_iter()
             .find(|credential| credential.name().eq_ignore_ascii_case(text))
             .ok_or_else(|| UnknownCredential { text: text.to_owned() })
@@ -153,7 +181,10 @@ impl FromStr for Credential {
 
 /// A name that stands for no way to sign in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a credential: it has to be one of {}", Credential::ALL.map(Credential::name).join(", "))]
+#[error(
+    "'{text}' is not a credential: it has to be one of {} or plugin:NAME",
+    Credential::BUILT_IN.each_ref().map(Credential::name).join(", ")
+)]
 pub struct UnknownCredential {
     text: String,
 }
@@ -177,13 +208,16 @@ mod tests {
 
     #[test]
     fn every_name_is_read_back() {
-        for credential in Credential::ALL {
+        for credential in Credential::BUILT_IN {
             assert_eq!(credential.to_string().to_uppercase().parse(), Ok(credential));
         }
+        assert_eq!("plugin:vault".parse(), Ok(Credential::Plugin("vault".into())));
+        assert_eq!(Credential::Plugin("vault".into()).to_string(), "plugin:vault");
+        assert!("plugin:".parse::<Credential>().is_err() && "plugin".parse::<Credential>().is_err());
         assert_eq!(
             "browser".parse::<Credential>().unwrap_err().to_string(),
             "'browser' is not a credential: it has to be one of auto, device-code, managed-identity, \
-             workload-identity, client-secret, client-certificate, azure-cli, exec"
+             workload-identity, client-secret, client-certificate, azure-cli, exec or plugin:NAME"
         );
     }
 

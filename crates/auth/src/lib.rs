@@ -10,7 +10,8 @@
 //!   `azure_identity`), [`ManagedIdentity`], [`Exec`]; what leaves the process goes through
 //!   [`bastide_net::Network`], so that one set of roots, proxies and time limits holds.
 //! * [`Store`]: what survives the process.
-//! * [`EntraIdentity`] and [`Agent`]: signing in to a VM with Entra ID.
+//! * [`plugin`]: sign-ins that third parties bring.
+//! * [`EntraIdentity`] and [`Agent`]: signing in to a VM with Entra ID, or with a key that a plugin holds.
 //!
 //! Errors are [`bastide_core::AuthError`]. No message and no log line holds a secret.
 
@@ -31,6 +32,7 @@ mod kept;
 mod keyring;
 mod managed_identity;
 mod own_login;
+pub mod plugin;
 mod public_client;
 mod service_principal;
 mod ssh;
@@ -53,5 +55,5 @@ pub use public_client::{DeviceCode, Prompt};
 pub use service_principal::ServicePrincipal;
 #[cfg(unix)]
 pub use ssh::{Agent, Progress};
-pub use ssh::{Certificate, EntraIdentity};
+pub use ssh::{Certificate, EntraIdentity, VmSignIn};
 pub use store::{Kept, Store};

@@ -1,7 +1,7 @@
 //! What differs by platform: ending a child together with the processes that it started, where state is kept, and who
 //! may read it. It leaves out everything else.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,16 @@ pub(crate) fn arc_tokens(environment: &Environment) -> PathBuf {
     imp::arc_tokens(environment)
 }
 
+/// Owner and mode of a file, where the system has such things.
+pub(crate) fn owner_and_mode(metadata: &Metadata) -> Option<(u32, u32)> {
+    imp::owner_and_mode(metadata)
+}
+
+/// The user's own number, where the system has such things.
+pub(crate) fn user() -> u32 {
+    imp::user()
+}
+
 /// A shell that runs a line of the user's.
 pub(crate) fn shell(line: &str) -> Command {
     imp::shell(line)
@@ -74,9 +84,9 @@ impl Drop for Guard {
 
 #[cfg(unix)]
 mod imp {
-    use std::fs::{DirBuilder, File, OpenOptions};
+    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
     use std::io;
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
     use std::path::{Path, PathBuf};
 
     use rustix::process::{Pid, Signal, kill_process_group};
@@ -120,6 +130,14 @@ mod imp {
         "/var/opt/azcmagent/tokens".into()
     }
 
+    pub(super) fn owner_and_mode(metadata: &Metadata) -> Option<(u32, u32)> {
+        Some((metadata.uid(), metadata.mode()))
+    }
+
+    pub(super) fn user() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
     pub(super) fn shell(line: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", line]);
@@ -146,7 +164,7 @@ mod imp {
 /// A group needs a job object and with it unsafe code: here only the shell is killed, by tokio.
 #[cfg(not(unix))]
 mod imp {
-    use std::fs::{self, File, OpenOptions};
+    use std::fs::{self, File, Metadata, OpenOptions};
     use std::io;
     use std::path::{Path, PathBuf};
 
@@ -179,6 +197,15 @@ mod imp {
     pub(super) fn arc_tokens(environment: &Environment) -> PathBuf {
         let data = environment.get("ProgramData").unwrap_or("C:\\ProgramData");
         Path::new(data).join("AzureConnectedMachineAgent").join("Tokens")
+    }
+
+    /// Access lists: what is below a folder of the user's or of the administrators' is theirs.
+    pub(super) fn owner_and_mode(_: &Metadata) -> Option<(u32, u32)> {
+        None
+    }
+
+    pub(super) fn user() -> u32 {
+        0
     }
 
     pub(super) fn shell(line: &str) -> Command {

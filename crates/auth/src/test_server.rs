@@ -121,6 +121,8 @@ pub(crate) fn setup(server: &Server, variables: &[(&str, &str)]) -> Setup {
         store: Store::in_memory(),
         exec_command: None,
         prompt: None,
+        plugins: Vec::new(),
+        asker: None,
     }
 }
 

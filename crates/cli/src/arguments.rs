@@ -44,6 +44,13 @@ pub(crate) enum Command {
     /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
     #[command(after_help = PROXY_EXAMPLES)]
     Proxy(Proxy),
+    /// Show the configured plugins, or whether a file can be one
+    #[command(after_help = PLUGIN_EXAMPLES)]
+    Plugin {
+        /// What to do.
+        #[command(subcommand)]
+        task: PluginTask,
+    },
     /// Write an Entra ID certificate for SSH, and its key, into files
     #[command(after_help = SSH_CERT_EXAMPLES)]
     SshCert(SshCert),
@@ -87,6 +94,14 @@ In ~/.ssh/config:
       HostKeyAlias web-01.bastion
       ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
 
+const PLUGIN_EXAMPLES: &str = "\
+In ~/.config/bastide/config.toml:
+  [plugins.vault]
+  path = \"/usr/lib/bastide/libbastide_keyvault.so\"
+  config = { vault = \"https://example.vault.azure.net\", key = \"ssh\" }
+Then:
+  bastide ssh -n BASTION -g GROUP --target-resource-id ID --username me --auth-type plugin:vault";
+
 const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
 
@@ -101,7 +116,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) tenant: Option<String>,
     /// How to sign in to Azure: auto, device-code, managed-identity, workload-identity, client-secret,
-    /// client-certificate, azure-cli or exec
+    /// client-certificate, azure-cli, exec or plugin:NAME
     #[arg(long, global = true, default_value_t = Credential::Auto, value_name = "KIND")]
     pub(crate) credential: Credential,
     /// Client id of the application that signs in; for managed-identity also a resource id, or object:ID
@@ -119,6 +134,9 @@ pub(crate) struct Global {
     /// Neither use nor keep sign-ins and tokens of other runs
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
+    /// The configuration file; config.toml in ~/.config/bastide where left out
+    #[arg(long, global = true, value_name = "FILE", env = "BASTIDE_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
     /// PEM file with certificates to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", help_heading = NETWORK)]
     pub(crate) ca_bundle: Vec<PathBuf>,
@@ -283,8 +301,8 @@ pub(crate) struct SignIn {
     /// The VM's SSH port
     #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) resource_port: u16,
-    /// How to sign in to the VM: ssh-key, password or AAD; left out: as OpenSSH does by itself
-    #[arg(long, value_name = "TYPE", ignore_case = true)]
+    /// How to sign in to the VM: ssh-key, password, AAD or plugin:NAME; left out: as OpenSSH does by itself
+    #[arg(long, value_name = "TYPE")]
     pub(crate) auth_type: Option<AuthType>,
     /// The user on the VM
     #[arg(long, value_name = "USER")]
@@ -300,15 +318,30 @@ pub(crate) struct SignIn {
     pub(crate) host_key_check: HostKeyCheck,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AuthType {
-    /// A key file, or a key of the agent
+    /// A key file, or a key of the agent.
     SshKey,
-    /// A password, for which ssh asks
+    /// A password, for which ssh asks.
     Password,
-    /// Entra ID
-    #[value(name = "AAD")]
+    /// Entra ID.
     Aad,
+    /// A plugin of this name in the configuration.
+    Plugin(String),
+}
+
+impl std::str::FromStr for AuthType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.to_ascii_lowercase().as_str(), text.split_once(':')) {
+            ("ssh-key", _) => Ok(AuthType::SshKey),
+            ("password", _) => Ok(AuthType::Password),
+            ("aad", _) => Ok(AuthType::Aad),
+            (_, Some(("plugin", name))) if !name.is_empty() => Ok(AuthType::Plugin(name.to_owned())),
+            _ => Err("it has to be one of ssh-key, password, AAD or plugin:NAME".into()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -319,6 +352,17 @@ pub(crate) enum HostKeyCheck {
     AcceptNew,
     /// Any
     Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginTask {
+    /// The plugins of the configuration, and whether they can be loaded
+    List,
+    /// Every reason why a file would not be loaded; loads it if there is none
+    Check {
+        /// The library.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -393,6 +437,9 @@ mod tests {
             "bastide login --tenant t --no-browser",
             "bastide account -o json --credential Managed-Identity --client-id object:o --no-cache",
             "bastide logout",
+            "bastide plugin list --config f",
+            "bastide plugin check /f -o json",
+            "bastide ssh /s --auth-type plugin:vault --credential plugin:other",
             "bastide proxy /s -n a -n b -g g --timeout 1 --timeout 2 -o json -o text",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -409,6 +456,8 @@ mod tests {
             "bastide tunnel -n b -g g --target-resource-id /s --target-ip-address 1.2.3.4 --resource-port 22",
             "bastide ssh /s --target-resource-id /s",
             "bastide ssh /s --auth-type fingerprint",
+            "bastide ssh /s --auth-type plugin:",
+            "bastide plugin",
             "bastide ssh /s --timeout 0",
             "bastide ssh /s -v -q",
             "bastide ssh /s --target 1",

@@ -2,14 +2,17 @@
 
 mod account;
 mod arguments;
+mod asking;
 #[cfg(unix)]
 mod askpass;
 mod certificate;
+mod configuration;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
 mod login;
 mod openssh;
+mod plugin;
 mod proxy;
 mod report;
 mod setup;
@@ -39,6 +42,7 @@ fn main() -> std::process::ExitCode {
         Command::Logout => account::log_out(&global, &reporter),
         Command::Account => account::run(&global, &reporter),
         Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
+        Command::Plugin { task } => plugin::run(&global, &task, &reporter),
         Command::SshCert(ssh_cert) => certificate::run(&global, &ssh_cert, &reporter),
         #[cfg(unix)]
         Command::HandOver { socket } => hand_over::run(&socket),

@@ -20,23 +20,32 @@ pub(crate) enum Way {
 }
 
 /// What we sign in with on OpenSSH's behalf.
-#[derive(Debug)]
-pub(crate) enum Aid {
-    /// OpenSSH does it by itself.
-    Nothing,
-    /// An agent of ours holds the identity of this user.
-    Agent {
-        /// Where it listens.
-        socket: PathBuf,
-        /// The user on the VM.
-        user: String,
-    },
+#[derive(Debug, Default)]
+pub(crate) struct Aid {
+    /// The user on the VM; without one it is OpenSSH's business.
+    pub(crate) user: Option<String>,
+    /// An agent of ours that holds an identity.
+    pub(crate) agent: Option<AgentAid>,
     /// A program of ours knows the password (`askpass`).
-    Password,
+    pub(crate) password: Option<KnownPassword>,
+}
+
+/// There is a password, which OpenSSH will ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownPassword;
+
+/// An agent of ours.
+#[derive(Debug)]
+pub(crate) struct AgentAid {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// By which algorithms its identity signs in, as a list with commas.
+    pub(crate) algorithms: String,
 }
 
 /// Signatures for a certificate of an RSA key (RFC 8332; PROTOCOL.certkeys of OpenSSH).
-const CERTIFICATE_ALGORITHMS: &str = "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com";
+pub(crate) const CERTIFICATE_ALGORITHMS: &str =
+    "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com";
 
 /// The program's path.
 ///
@@ -60,8 +69,8 @@ pub(crate) fn find(program: &str) -> Result<PathBuf, Failure> {
 /// # Errors
 /// Usage, for each thing that OpenSSH would stumble over later.
 pub(crate) fn check_sign_in(ssh: &Ssh) -> Result<(), Failure> {
-    match (ssh.sign_in.auth_type, &ssh.sign_in.ssh_key) {
-        (Some(AuthType::Password | AuthType::Aad), Some(_)) => {
+    match (&ssh.sign_in.auth_type, &ssh.sign_in.ssh_key) {
+        (Some(AuthType::Password | AuthType::Aad | AuthType::Plugin(_)), Some(_)) => {
             return Err(Failure::usage(
                 "--ssh-key goes with --auth-type ssh-key only",
                 "leave one of them out",
@@ -165,39 +174,40 @@ pub(crate) fn arguments(
                 option("IdentitiesOnly", "yes".as_ref());
             }
         }
-        Some(AuthType::Password) => {
+        Some(AuthType::Password) if aid.password.is_none() => {
             option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
             option("PubkeyAuthentication", "no".as_ref());
         }
-        // Nothing but the certificate is offered, and without the SHA-1 that servers refuse (protocol.md §7). The
-        // older of the option's two names is known to all versions of OpenSSH.
-        Some(AuthType::Aad) => {
-            option("PreferredAuthentications", "publickey".as_ref());
-            option("PubkeyAcceptedKeyTypes", CERTIFICATE_ALGORITHMS.as_ref());
-            option("IdentitiesOnly", "no".as_ref());
-            option("IdentityFile", "none".as_ref());
-            option("CertificateFile", "none".as_ref());
-        }
-        None => {}
+        _ => {}
     }
-    match aid {
-        Aid::Nothing => {}
-        Aid::Agent { socket, .. } => option("IdentityAgent", &config_path(socket)),
-        // There is one answer, for one question.
-        Aid::Password => {
+    match (&aid.agent, aid.password) {
+        (None, None) => {}
+        (Some(_), None) => option("PreferredAuthentications", "publickey".as_ref()),
+        (Some(_), Some(_)) => {
+            option("PreferredAuthentications", "publickey,password,keyboard-interactive".as_ref());
+        }
+        (None, Some(_)) => {
             option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
             option("PubkeyAuthentication", "no".as_ref());
-            option("NumberOfPasswordPrompts", "1".as_ref());
         }
+    }
+    // Nothing but the identity is offered, and without the SHA-1 that servers refuse (protocol.md §7). The older of the
+    // option's two names is known to all versions of OpenSSH.
+    if let Some(agent) = &aid.agent {
+        option("PubkeyAcceptedKeyTypes", agent.algorithms.as_ref());
+        option("IdentitiesOnly", "no".as_ref());
+        option("IdentityFile", "none".as_ref());
+        option("CertificateFile", "none".as_ref());
+        option("IdentityAgent", &config_path(&agent.socket));
+    }
+    // There is one answer, for one question.
+    if aid.password.is_some() {
+        option("NumberOfPasswordPrompts", "1".as_ref());
     }
     if let Some(key) = &ssh.sign_in.ssh_key {
         words.extend(["-i".into(), key.into()]);
     }
-    let user = match aid {
-        Aid::Agent { user, .. } => Some(user),
-        Aid::Nothing | Aid::Password => ssh.sign_in.username.as_ref(),
-    };
-    if let Some(user) = user {
+    if let Some(user) = aid.user.as_ref().or(ssh.sign_in.username.as_ref()) {
         words.extend(["-l".into(), user.into()]);
     }
     words.push(host.into());

@@ -14,6 +14,8 @@ use bastide::{
 use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
+use crate::asking::Terminal;
+use crate::configuration;
 use crate::exit::{Exit, Failure};
 use crate::login::Page;
 use crate::report::Reporter;
@@ -50,16 +52,23 @@ async fn open(
     subscription: Option<String>,
     reporter: &Reporter,
 ) -> Result<Client, Failure> {
+    let plugins = configuration::read(global, &environment)?.plugins;
+    if !plugins.is_empty() {
+        // Plugins are code of others, which may print.
+        sys::keep_stdout().map_err(Failure::system("standard output cannot be kept from plugins"))?;
+    }
     let settings = Settings {
         network,
         cloud: CloudChoice::parse(&global.cloud)?,
-        credential: global.credential,
+        credential: global.credential.clone(),
         tenant: global.tenant.clone(),
         client_id: global.client_id.clone(),
         subscription,
         store: store(global, &environment),
         exec_command: global.exec_command.clone(),
         prompt: Some(Arc::new(Page::new(reporter))),
+        plugins,
+        asker: Some(Arc::new(Terminal::new(reporter))),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
     };
@@ -211,6 +220,9 @@ pub(crate) fn proxy_arguments(
     flag("--resource-port", resource_port.to_string().into());
     flag("--cloud", (&global.cloud).into());
     flag("--credential", global.credential.to_string().into());
+    if let Some(file) = &global.config {
+        flag("--config", file.into());
+    }
     for file in &global.ca_bundle {
         flag("--ca-bundle", file.into());
     }

@@ -103,7 +103,7 @@ impl Speaker {
 /// Writes a line now. A reader that has gone away is no reason to end connections.
 pub(crate) fn write(stream: Stream, line: &str) {
     drop(match stream {
-        Stream::Stdout => writeln!(io::stdout().lock(), "{line}"),
+        Stream::Stdout => writeln!(crate::sys::stdout_lines(), "{line}"),
         Stream::Stderr => writeln!(anstream::stderr().lock(), "{line}"),
     });
 }

@@ -51,7 +51,7 @@ async fn session(
         }
         let options = setup::relay_options(&ssh.behaviour, FirstWord::Vm);
         let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
-        let sign_in = SignIn::prepare(ssh, password, &client, &host, reporter).await?;
+        let sign_in = SignIn::prepare(ssh, password, &client, (&host, &plan, &target), reporter).await?;
         Ok::<_, Failure>((plan, relay, sign_in))
     };
     let (plan, relay, sign_in) = tokio::select! {
@@ -147,7 +147,9 @@ impl Session<'_> {
         if let Some(proxy) = &self.global.proxy {
             command.env("HTTPS_PROXY", proxy);
         }
-        command.spawn().map_err(Failure::system("ssh cannot be started"))
+        let failed = || Failure::system("ssh cannot be started");
+        command.stdout(sys::stdout_for_child().map_err(failed())?);
+        command.spawn().map_err(failed())
     }
 
     fn arguments(&self, way: &Way) -> Vec<OsString> {

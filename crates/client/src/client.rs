@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
+use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, SignInRequest};
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
@@ -42,6 +43,10 @@ pub struct Settings {
     pub exec_command: Option<String>,
     /// Who shows the user a code when [`Credential::DeviceCode`] needs a sign-in. Default: nobody, so that it fails.
     pub prompt: Option<Arc<dyn Prompt>>,
+    /// The plugins that [`Credential::Plugin`] and [`Client::plugin_sign_in`] may name. Default: none.
+    pub plugins: Vec<PluginSettings>,
+    /// Who asks the user on a plugin's behalf. Default: nobody.
+    pub asker: Option<Arc<dyn Asker>>,
     /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
     /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
     pub ledger: Option<PathBuf>,
@@ -163,6 +168,8 @@ impl Client {
             store,
             exec_command,
             prompt,
+            plugins,
+            asker,
             ledger,
         } = settings;
         let network = Network::new(network)?;
@@ -181,6 +188,8 @@ impl Client {
             store,
             exec_command,
             prompt,
+            plugins,
+            asker,
         };
         let provider = credential.open(&setup)?;
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
@@ -272,6 +281,22 @@ impl Client {
             ..TokenRequest::new(&self.arm.cloud().ssh_scope)
         };
         Ok(EntraIdentity::new(Arc::clone(&self.provider), request).await?)
+    }
+
+    /// Asks a plugin of [`Settings::plugins`] how to sign in to a VM. It gets Azure tokens from this client.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`].
+    pub async fn plugin_sign_in(&self, plugin: &str, request: &SignInRequest) -> Result<SignIn, Error> {
+        let settings = bastide_auth::plugin::named(&self.setup.plugins, plugin)?.clone();
+        let services = Services {
+            provider: Some(Arc::clone(&self.provider)),
+            asker: self.setup.asker.clone(),
+            network: Some(self.setup.network.clone()),
+        };
+        Ok(Plugin::new(settings, services).sign_in(request).await?)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

@@ -15,10 +15,19 @@ mod power;
 mod sys;
 mod tunnel;
 
+/// Sign-ins that third parties bring.
+pub mod plugin {
+    pub use bastide_auth::plugin::{
+        Asker, Inquiry, InquiryKind, PluginFile, PluginIdentity, PluginSettings, SignIn, SignInRequest, Unfit,
+        check_trust, examine,
+    };
+}
+
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
 pub use bastide_auth::{
     Certificate, Credential, DeviceCode, EntraIdentity, Environment, Identity, Kept, Prompt, SignedIn, Store,
+    VmSignIn,
 };
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Secret, Target, TargetKind,

@@ -163,6 +163,18 @@ pub enum AuthError {
         /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
+    /// A plugin cannot be loaded, breaks its contract, or says that it failed.
+    #[error("plugin '{plugin}': {message}")]
+    Plugin {
+        /// Its name in the configuration.
+        plugin: String,
+        /// What failed.
+        message: String,
+        /// What to do next, where that is known.
+        hint: Option<String>,
+        /// Whose fault it is.
+        fault: Fault,
+    },
     /// No answer in time.
     #[error("{provider} gave no answer within {} s", after.as_secs())]
     TimedOut {
@@ -185,6 +197,10 @@ impl AuthError {
             AuthError::Refused { hint: Some(hint), .. } => hint.clone(),
             AuthError::Refused { .. } => {
                 "check tenant, client id and secret; `bastide login` signs in anew".into()
+            }
+            AuthError::Plugin { hint: Some(hint), .. } => hint.clone(),
+            AuthError::Plugin { plugin, .. } => {
+                format!("check [plugins.{plugin}] of the configuration; -vv shows what the plugin says")
             }
             AuthError::Unsupported { .. } => {
                 "sign in with `bastide login`, or as a service principal, and name that with --credential"
@@ -215,6 +231,7 @@ impl AuthError {
         match self {
             AuthError::Network { .. } => Fault::Network,
             AuthError::Sick { .. } => Fault::Service,
+            AuthError::Plugin { fault, .. } => *fault,
             AuthError::Unavailable { .. }
             | AuthError::NotSignedIn { .. }
             | AuthError::Refused { .. }

@@ -11,6 +11,7 @@ use crate::entra::{Claims, Issuer, SignIns, TokenFault};
 use crate::faults::{Fault, Faults, Order};
 use crate::identity::IdentitySecrets;
 use crate::inventory::Inventory;
+use crate::key_vault::KeyVaults;
 use crate::principals::Principal;
 use crate::scenario::{Secret, Settings};
 use crate::services::Services;
@@ -29,6 +30,7 @@ pub(crate) struct Azure {
     pub(crate) identity: IdentitySecrets,
     /// What a job of GitHub Actions or Azure Pipelines asks its issuer with.
     pub(crate) job_token: Secret,
+    pub(crate) key_vaults: KeyVaults,
     pub(crate) services: Services,
     pub(crate) sessions: Sessions,
     pub(crate) recorder: Recorder,

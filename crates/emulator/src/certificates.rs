@@ -108,7 +108,7 @@ fn authority_params() -> CertificateParams {
 }
 
 fn server_params(names: &[String]) -> Result<CertificateParams, rcgen::Error> {
-    let mut all = vec!["localhost".to_owned(), "*.bastion.localhost".to_owned()];
+    let mut all = ["localhost", "*.bastion.localhost", "*.vault.localhost"].map(str::to_owned).to_vec();
     all.extend(names.iter().filter(|name| *name != "localhost").cloned());
     let mut params = CertificateParams::new(all)?;
     params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));

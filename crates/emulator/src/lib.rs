@@ -27,6 +27,7 @@ pub mod faults;
 mod http;
 mod identity;
 mod inventory;
+mod key_vault;
 mod oidc;
 mod principals;
 mod rules;
@@ -316,6 +317,9 @@ pub enum Error {
     /// The key that signs tokens.
     #[error(transparent)]
     Issuer(#[from] entra::Error),
+    /// A key of a key vault.
+    #[error(transparent)]
+    KeyVault(#[from] key_vault::Error),
     /// The services of the virtual machines.
     #[error(transparent)]
     Services(#[from] services::Error),
@@ -394,6 +398,7 @@ fn prepare(options: &Options, port: u16, plain_port: u16) -> Result<Prepared, Er
         recorder: transcript::Recorder::new(state.create("transcript.jsonl")?),
         sessions: data_plane::Sessions::default(),
         faults: faults::Faults::default(),
+        key_vaults: key_vault::KeyVaults::new(scenario, port, &state)?,
         inventory,
         services,
         hang_up: tokio::sync::watch::Sender::new(()),
@@ -423,6 +428,9 @@ fn environment(azure: &Azure, state: &State) -> Vec<(String, String)> {
         ("AZURE_AUTHORITY_HOST", url.clone()),
         ("BASTIDE_EMULATOR_STATE", state.folder().display().to_string()),
     ];
+    if let Some(vault) = azure.key_vaults.first_url() {
+        env.push(("BASTIDE_EMULATOR_KEY_VAULT", vault.to_owned()));
+    }
     if let Some(subscription) = azure.inventory.subscriptions.first() {
         env.push(("AZURE_SUBSCRIPTION_ID", subscription.id.clone()));
     }

@@ -101,6 +101,11 @@ impl Principal {
         self.roles_on(machine).any(|role| role.data_actions.iter().any(allowed))
     }
 
+    /// Whether a role on the scope or above it allows an action on data.
+    pub(crate) fn may_use(&self, action: &str, id: &str) -> bool {
+        self.roles_on(id).any(|role| role.data_actions.iter().any(|pattern| matches(pattern, action)))
+    }
+
     /// Its roles on a scope and above it.
     pub(crate) fn roles_on<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a Role> {
         self.roles.iter().filter(move |role| is_below(id, &role.scope))

@@ -194,6 +194,8 @@ const MINT_OPTIONAL: [&str; 2] = ["token", "hostname"];
 /// protocol.md §5, JSON of `POST /api/connection`.
 const CONNECTION_FIELDS: [&str; 5] =
     ["resourceId", "bastionResourceId", "vmPort", "azToken", "connectionType"];
+/// Key Vault REST API, Sign: JSON of the request.
+const SIGN_FIELDS: [&str; 2] = ["alg", "value"];
 /// Parameters that nobody may see who sees a URL.
 const SECRETS: [&str; 9] = [
     "access_token",
@@ -257,6 +259,11 @@ fn of_request(request: &Request, transcript: &Transcript, found: &mut Vec<Violat
                 && request.node.is_some()
             {
                 found.push(Violation::NodeAtPod { session: session.number });
+            }
+        }
+        Kind::KeyVault => {
+            if request.path.ends_with("/sign") {
+                fields(request, &SIGN_FIELDS, &[], found);
             }
         }
         Kind::Unknown => found.push(Violation::UnknownPath { request: name() }),

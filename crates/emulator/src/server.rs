@@ -28,7 +28,7 @@ use crate::faults::{self, Cut};
 use crate::http::{Answer, Request, Response, Wire, json as json_answer};
 use crate::socket::{Reset, Socket};
 use crate::transcript::{self, End, Kind, Tunnel};
-use crate::{arm, control, entra, identity, oidc};
+use crate::{arm, control, entra, identity, key_vault, oidc};
 
 /// Serves until the stop token is cancelled, then ends every connection, within [`STOP_TIME`]. Errors of
 /// a connection, and of accepting one, never end it. Not cancel safe: dropping it drops every connection.
@@ -235,6 +235,9 @@ fn route(azure: &Azure, request: &Request) -> Answer {
         let is_token = request.segments.iter().any(|segment| segment.eq_ignore_ascii_case("oauth2"));
         let kind = if is_token { Kind::Token } else { Kind::Unknown };
         return identity::answer(azure, request).unwrap_or_else(|| nothing(kind));
+    }
+    if let Some(answer) = key_vault::answer(azure, request) {
+        return answer;
     }
     if let Some(answer) = data_plane::answer(azure, request) {
         return answer;

@@ -112,6 +112,8 @@ pub enum Kind {
     Oidc,
     /// ARM.
     Arm,
+    /// A key vault.
+    KeyVault,
     /// `POST /api/connection`: the way to a data pod.
     Connection,
     /// `POST /api/tokens`

@@ -7,6 +7,8 @@ mod client;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod key_vault;
+#[cfg(test)]
 mod sign_in;
 
 use bastide_emulator::transcript::{End, Kind};

@@ -20,7 +20,7 @@ const DEPLOYMENT: &str = "88888888-8888-4888-8888-888888888888";
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
-const CONNECT: &str = "proxy -n bastion -g demo --target-resource-id {vm} --resource-port 20";
+pub(crate) const CONNECT: &str = "proxy -n bastion -g demo --target-resource-id {vm} --resource-port 20";
 
 /// What `account` says.
 #[track_caller]
@@ -48,7 +48,7 @@ fn on_machine(lab: &Lab, line: &str) -> Program {
 }
 
 /// A program that gets a token of the machine's identity, and prints what it was answered.
-fn token_program(lab: &Lab) -> String {
+pub(crate) fn token_program(lab: &Lab) -> String {
     format!(
         "curl --silent --fail --noproxy '*' -H Metadata:true --get --data-urlencode api-version=2018-02-01 \
          --data-urlencode \"resource=${{BASTIDE_EXEC_SCOPE%/.default}}\" {}/metadata/identity/oauth2/token",

@@ -14,7 +14,12 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let sshd = Sshd::start();
+        Self::with_config("")
+    }
+
+    /// With further lines of sshd_config(5).
+    pub(crate) fn with_config(config: &str) -> Self {
+        let sshd = Sshd::start_with(config);
         let lab = Lab::with_box(&format!("22 = \"127.0.0.1:{}\", 81 = \"refuse\"", sshd.port()));
         Self { lab, sshd }
     }

@@ -30,12 +30,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bastide-core", &[]),
     ("bastide-net", &[]),
     ("bastide-arm", &["bastide-core", "bastide-net"]),
-    ("bastide-auth", &["bastide-core", "bastide-net"]),
+    ("bastide-auth", &["bastide-core", "bastide-net", "bastide-plugin-abi"]),
     ("bastide-relay", &["bastide-core", "bastide-net"]),
     ("bastide", &["bastide-arm", "bastide-auth", "bastide-core", "bastide-net", "bastide-relay"]),
     ("bastide-cli", &["bastide"]),
     // It must not agree with the client by sharing its mistakes.
     ("bastide-emulator", &[]),
+    // Plugins are built as others build theirs.
+    ("bastide-keyvault", &["bastide-plugin-abi"]),
+    ("bastide-bad-panics", &["bastide-plugin-abi"]),
+    ("bastide-plugin-abi", &[]),
     ("bastide-tests", &["bastide", "bastide-emulator"]),
     (
         "bastide-fuzz",
@@ -170,6 +174,15 @@ const FORBIDDEN: &[Forbidden] = &[
         tests: Tests::LetThrough,
         mend: "connect through bastide-net, where proxies, roots and time limits are",
         sample: "let stream = TcpStream::connect(address).await?;",
+    },
+    Forbidden {
+        rule: "unsafe code where C is spoken",
+        words: &["unsafe {", "unsafe fn ", "unsafe impl ", "unsafe extern ", "#[unsafe("],
+        within: &[],
+        except: &["crates/plugin-abi/", "crates/auth/src/plugin/"],
+        tests: Tests::AsEverything,
+        mend: "a library that is kept well has a safe way to it",
+        sample: "let byte = unsafe { *pointer };",
     },
     Forbidden {
         rule: "the session is sans-io",

@@ -1,5 +1,5 @@
-//! The agent on a private socket: it serves one Entra identity to the OpenSSH that we started, and passes
-//! everything else on to the user's own agent. What is asked and what may be signed is `conversation.rs`.
+//! The agent on a private socket: it serves one identity to the OpenSSH that we started, and passes everything else on
+//! to the user's own agent. What is asked and what may be signed is `conversation.rs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::algorithm::Algorithm;
 use super::conversation::{self, Ask, Conversation};
-use super::identity::EntraIdentity;
+use super::offer::{Offer, VmSignIn};
 
 /// An SSH agent for one identity.
 #[derive(Debug)]
@@ -29,15 +30,15 @@ pub struct Agent {
 pub enum Progress {
     /// OpenSSH has asked for nothing: it has not got as far as signing in.
     Idle,
-    /// The certificate was offered to the VM, which has not taken it (yet).
+    /// The identity was offered to the VM, which has not taken it (yet).
     Offered,
-    /// The VM has taken the certificate, and the sign-in was signed.
+    /// The VM has taken the identity, and the sign-in was signed.
     Signed,
 }
 
 #[derive(Debug)]
 struct Shared {
-    identity: EntraIdentity,
+    identity: VmSignIn,
     /// The user's own agent.
     beyond: Option<PathBuf>,
     /// The user whose processes may ask.
@@ -69,7 +70,7 @@ impl Agent {
     ///
     /// # Errors
     /// Those of binding a Unix socket.
-    pub fn open(folder: &Path, identity: EntraIdentity, beyond: Option<PathBuf>) -> io::Result<Self> {
+    pub fn open(folder: &Path, identity: VmSignIn, beyond: Option<PathBuf>) -> io::Result<Self> {
         let path = folder.join("agent");
         let listener = UnixListener::bind(&path)?;
         let shared = Shared {
@@ -152,37 +153,25 @@ impl Shared {
         let is_late = self.progress() == Progress::Signed;
         let mut conversation = Conversation::default();
         let mut beyond = Beyond { path: self.beyond.as_deref(), stream: None };
-        // The certificate that this client was shown.
-        let mut shown = None;
+        // What this client was shown.
+        let mut shown: Option<Offer> = None;
         while let Some(message) = read_message(&mut client).await? {
             let answer = match conversation.hear(&message) {
                 Ask::List => {
                     let others = beyond.ask(&conversation::list_request(), LIST_WITHIN).await;
                     shown = match conversation.is_at_home() && (conversation.is_bound() || !is_late) {
-                        true => self.certificate().await,
+                        true => self.offer().await,
                         false => None,
                     };
                     self.reached(shown.as_ref().map_or(Progress::Idle, |_| Progress::Offered));
-                    let ours = shown.as_ref().map(|shown| (shown.blob.as_slice(), shown.user()));
-                    conversation::list(ours, others.as_deref())
+                    conversation::list(shown.as_ref(), others.as_deref())
                 }
                 Ask::Sign { identity, data, hash } => match &shown {
-                    Some(shown) if shown.blob == identity => {
-                        let signature = hash
-                            .filter(|hash| conversation.may_sign(data, *hash, shown.user(), &shown.blob))
-                            .and_then(|hash| self.identity.sign(hash, data));
-                        match signature {
-                            Some(blob) => {
-                                self.reached(Progress::Signed);
-                                conversation::signature(&blob)
-                            }
-                            None => {
-                                tracing::warn!(
-                                    "the SSH agent refused to sign something else than this sign-in"
-                                );
-                                conversation::failure()
-                            }
-                        }
+                    Some(offer) if offer.blobs.iter().any(|blob| blob == identity) => {
+                        let allowed = Algorithm::of(identity, hash).filter(|algorithm| {
+                            conversation.may_sign(data, *algorithm, offer.user.as_deref(), identity)
+                        });
+                        self.sign(allowed, data).await
                     }
                     _ => beyond.ask(&message, SIGN_WITHIN).await.unwrap_or_else(conversation::failure),
                 },
@@ -211,12 +200,31 @@ impl Shared {
         self.progress.fetch_max(progress as u8, Ordering::Relaxed);
     }
 
-    async fn certificate(&self) -> Option<super::Certificate> {
-        match self.identity.certificate().await {
-            Ok(certificate) => Some(certificate),
+    async fn offer(&self) -> Option<Offer> {
+        match self.identity.offer().await {
+            Ok(offer) => Some(offer),
             Err(error) => {
                 tracing::warn!(%error, "there is no SSH certificate");
                 None
+            }
+        }
+    }
+
+    /// The answer to a request for a signature; without an algorithm it is one that must not be signed.
+    async fn sign(&self, algorithm: Option<Algorithm>, data: &[u8]) -> Vec<u8> {
+        let Some(algorithm) = algorithm else {
+            tracing::warn!("the SSH agent refused to sign something else than this sign-in");
+            return conversation::failure();
+        };
+        match self.identity.sign(algorithm, data).await {
+            Ok(blob) => {
+                self.reached(Progress::Signed);
+                conversation::signature(&blob)
+            }
+            Err(error) => {
+                // OpenSSH says only that the agent refused.
+                tracing::warn!("the sign-in was not signed: {error}; {}", error.hint());
+                conversation::failure()
             }
         }
     }

@@ -2,7 +2,9 @@
 //! PROTOCOL.agent for `session-bind`): what is asked, and whether our key may sign it. It leaves out sockets and
 //! the certificate's renewal.
 
+use super::algorithm::Algorithm;
 use super::key::Hash;
+use super::offer::Offer;
 use super::wire::{Reader, put_string, put_uint32};
 
 /// What one connection has said so far.
@@ -89,20 +91,24 @@ impl Conversation {
         !self.forwarded
     }
 
-    /// Whether `data` is what our key was made for: the sign-in of `user` with `certificate` by `hash`, to the
-    /// session that the connection was bound to (RFC 4252 §7, and OpenSSH's PROTOCOL for the method that names the
-    /// host), and nothing more. OpenSSH before 8.9 binds none.
-    pub(super) fn may_sign(&self, data: &[u8], hash: Hash, user: &str, certificate: &[u8]) -> bool {
-        let algorithm: &[u8] = match hash {
-            Hash::Sha256 => b"rsa-sha2-256-cert-v01@openssh.com",
-            Hash::Sha512 => b"rsa-sha2-512-cert-v01@openssh.com",
-        };
+    /// Whether `data` is what our identity is offered for: the sign-in with it, by `algorithm`, of `user` where that is
+    /// known, to the session that the connection was bound to (RFC 4252 §7, and OpenSSH's PROTOCOL for the method that
+    /// names the host), and nothing more. OpenSSH before 8.9 binds none.
+    pub(super) fn may_sign(
+        &self,
+        data: &[u8],
+        algorithm: Algorithm,
+        user: Option<&str>,
+        identity: &[u8],
+    ) -> bool {
+        let algorithm = algorithm.request_name(identity);
         let mut reader = Reader::new(data);
         let mut expected = || {
             let session = reader.string()?;
             let known = self.sessions.is_empty() || self.sessions.iter().any(|id| id == session);
             let is_request = reader.byte()? == USERAUTH_REQUEST;
-            let for_user = reader.string()? == user.as_bytes();
+            let named = reader.string()?;
+            let for_user = user.is_none_or(|user| named == user.as_bytes());
             let to_connect = reader.string()? == b"ssh-connection";
             let (by_key, names_host) = match reader.string()? {
                 b"publickey" => (true, false),
@@ -110,8 +116,8 @@ impl Conversation {
                 _ => (false, false),
             };
             let signed = reader.byte()? == 1;
-            let by_hash = reader.string()? == algorithm;
-            let with_certificate = reader.string()? == certificate;
+            let by_algorithm = reader.string()? == algorithm.as_bytes();
+            let with_identity = reader.string()? == identity;
             if names_host {
                 let _host_key = reader.string()?;
             }
@@ -122,8 +128,8 @@ impl Conversation {
                     && to_connect
                     && by_key
                     && signed
-                    && by_hash
-                    && with_certificate
+                    && by_algorithm
+                    && with_identity
                     && reader.rest().is_empty(),
             )
         };
@@ -151,13 +157,13 @@ pub(super) fn signature(blob: &[u8]) -> Vec<u8> {
 }
 
 /// Our identity, if there is one for this client, before those that another agent has listed.
-pub(super) fn list(ours: Option<(&[u8], &str)>, others: Option<&[u8]>) -> Vec<u8> {
+pub(super) fn list(ours: Option<&Offer>, others: Option<&[u8]>) -> Vec<u8> {
     let (count, others) = others.and_then(listed).unwrap_or_default();
     let mut answer = vec![IDENTITIES_ANSWER];
-    put_uint32(&mut answer, count + usize::from(ours.is_some()));
-    if let Some((blob, comment)) = ours {
+    put_uint32(&mut answer, count + ours.map_or(0, |offer| offer.blobs.len()));
+    for (offer, blob) in ours.iter().flat_map(|offer| offer.blobs.iter().map(move |blob| (offer, blob))) {
         put_string(&mut answer, blob);
-        put_string(&mut answer, comment.as_bytes());
+        put_string(&mut answer, offer.comment.as_bytes());
     }
     answer.extend_from_slice(others);
     answer
@@ -181,7 +187,7 @@ fn listed(answer: &[u8]) -> Option<(usize, &[u8])> {
 mod tests {
     use super::*;
 
-    const CERTIFICATE: &[u8] = b"the certificate";
+    const CERTIFICATE: &[u8] = b"\0\0\0\x1cssh-rsa-cert-v01@openssh.com and more";
 
     fn bind(session: &[u8], forwarding: u8) -> Vec<u8> {
         let mut message = vec![27];
@@ -228,7 +234,22 @@ mod tests {
     }
 
     fn may_sign(conversation: &Conversation, data: &[u8]) -> bool {
-        conversation.may_sign(data, Hash::Sha512, "ada@example.org", CERTIFICATE)
+        let algorithm = Algorithm::of(CERTIFICATE, Some(Hash::Sha512)).unwrap();
+        conversation.may_sign(data, algorithm, Some("ada@example.org"), CERTIFICATE)
+    }
+
+    #[test]
+    fn a_key_without_a_certificate_signs_for_the_user_that_openssh_names() {
+        const KEY: &[u8] = b"\0\0\0\x0bssh-ed25519 and more";
+        let algorithm = Algorithm::of(KEY, None).unwrap();
+        let may_sign = |request: Request, user| {
+            Conversation::default().may_sign(&request.bytes(), algorithm, user, KEY)
+        };
+        let good = || Request { algorithm: b"ssh-ed25519", key: KEY, ..GOOD };
+        assert!(may_sign(good(), None));
+        assert!(!may_sign(good(), Some("root")));
+        assert!(!may_sign(Request { algorithm: b"ssh-ed25519-cert-v01@openssh.com", ..good() }, None));
+        assert!(!may_sign(Request { key: CERTIFICATE, ..good() }, None));
     }
 
     #[test]
@@ -305,19 +326,22 @@ mod tests {
         let mut others = vec![12, 0, 0, 0, 1];
         put_string(&mut others, b"their key");
         put_string(&mut others, b"their comment");
-        let joined = list(Some((CERTIFICATE, "ours")), Some(&others));
+        let offer =
+            Offer { blobs: vec![CERTIFICATE.to_vec(), b"key".to_vec()], comment: "ours".into(), user: None };
+        let joined = list(Some(&offer), Some(&others));
         let (count, bytes) = listed(&joined).unwrap();
         let mut reader = Reader::new(bytes);
-        assert_eq!((count, reader.string()), (2, Some(CERTIFICATE)));
+        assert_eq!((count, reader.string()), (3, Some(CERTIFICATE)));
         assert_eq!(reader.string(), Some(&b"ours"[..]));
+        assert_eq!((reader.string(), reader.string()), (Some(&b"key"[..]), Some(&b"ours"[..])));
         assert_eq!(reader.string(), Some(&b"their key"[..]));
 
         assert_eq!(list(None, Some(&others)), others);
         assert_eq!(list(None, None), [12, 0, 0, 0, 0]);
         // What is no list is no reason to lose ours.
         for length in 0..others.len() {
-            let joined = list(Some((CERTIFICATE, "ours")), Some(&others[..length]));
-            assert_eq!(listed(&joined).unwrap().0, 1, "{length}");
+            let joined = list(Some(&offer), Some(&others[..length]));
+            assert_eq!(listed(&joined).unwrap().0, 2, "{length}");
         }
     }
 }

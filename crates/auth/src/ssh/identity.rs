@@ -64,9 +64,13 @@ impl EntraIdentity {
         format!("ssh-rsa {body} bastide")
     }
 
-    /// A signature as SSH writes it; `None` when there is no memory for it.
-    pub(super) fn sign(&self, hash: Hash, data: &[u8]) -> Option<Vec<u8>> {
-        self.key.sign(hash, data).ok()
+    /// A signature as SSH writes it.
+    pub(super) fn sign(&self, hash: Hash, data: &[u8]) -> Result<Vec<u8>, AuthError> {
+        self.key.sign(hash, data).map_err(|NoKey| self.refused("there is no memory for a signature"))
+    }
+
+    pub(super) fn refused(&self, message: &str) -> AuthError {
+        refused(self.provider.name(), message.to_owned())
     }
 }
 

@@ -1,32 +1,35 @@
 //! Agent and password on private Unix sockets. It leaves out what is asked on them (`bastide::Agent`, `askpass`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bastide::{Agent, Certificate, Client, Host, Progress, Secret};
+use bastide::plugin::SignInRequest;
+use bastide::{Agent, Certificate, Client, Host, Plan, Progress, Secret, Target, VmSignIn};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{AuthType, Ssh};
 use crate::askpass::{self, Askpass};
 use crate::exit::{Exit, Failure};
-use crate::openssh::Aid;
+use crate::openssh::{AgentAid, Aid, CERTIFICATE_ALGORITHMS, KnownPassword};
 use crate::report::Reporter;
 use crate::sys::{self, PrivateFolder};
 
 /// What serves OpenSSH while the session is being opened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SignIn {
     aid: Aid,
-    servant: Servant,
+    agent: Option<Agent>,
+    askpass: Option<Askpass>,
+    /// Who it is that the agent signs in, for an explanation.
+    identity: Option<Who>,
     /// Where the sockets are; goes away with this value.
-    _folder: Option<PrivateFolder>,
+    folder: Option<PrivateFolder>,
 }
 
 #[derive(Debug)]
-enum Servant {
-    Nobody,
-    Agent(Agent),
-    Askpass(Askpass),
+enum Who {
+    Entra { user: String },
+    Plugin { name: String },
 }
 
 /// The password that is to come from standard input, before anything else reads that.
@@ -35,37 +38,84 @@ pub(crate) fn password(ssh: &Ssh) -> Result<Option<Secret>, Failure> {
 }
 
 impl SignIn {
-    /// Gets a certificate where Entra ID is asked for, and opens the socket that OpenSSH will ask.
+    /// Gets a certificate where Entra ID is asked for, or asks a plugin, and opens the sockets that OpenSSH will ask.
     ///
     /// Cancel safe.
     pub(crate) async fn prepare(
         ssh: &Ssh,
         password: Option<Secret>,
         client: &Client,
-        host: &Host,
+        (host, plan, target): (&Host, &Plan, &Target),
         reporter: &Reporter,
     ) -> Result<Self, Failure> {
+        let mut prepared = Self::default();
         if let Some(password) = password {
-            let folder = private_folder()?;
-            let askpass = Askpass::open(folder.path(), password)
-                .map_err(Failure::system("the socket for the password cannot be opened"))?;
-            return Ok(Self {
-                aid: Aid::Password,
-                servant: Servant::Askpass(askpass),
-                _folder: Some(folder),
-            });
+            prepared.serve_password(password)?;
+            return Ok(prepared);
         }
-        if ssh.sign_in.auth_type != Some(AuthType::Aad) {
-            return Ok(Self { aid: Aid::Nothing, servant: Servant::Nobody, _folder: None });
+        match &ssh.sign_in.auth_type {
+            Some(AuthType::Aad) => {
+                let identity = client.entra_identity(Some(host)).await?;
+                let certificate = identity.certificate().await?;
+                warn_of(&certificate, ssh, reporter);
+                let user = certificate.user().to_owned();
+                prepared.aid.user = Some(user.clone());
+                prepared.identity = Some(Who::Entra { user });
+                prepared.serve_identity(VmSignIn::Entra(identity), CERTIFICATE_ALGORITHMS.to_owned())?;
+            }
+            Some(AuthType::Plugin(name)) => {
+                let request = SignInRequest {
+                    vm: plan.target_name().to_owned(),
+                    resource_id: match target {
+                        Target::Resource(id) => Some(id.to_string()),
+                        Target::Address(_) => None,
+                    },
+                    user: ssh.sign_in.username.clone(),
+                };
+                let answer = client.plugin_sign_in(name, &request).await?;
+                prepared.aid.user = answer.user;
+                prepared.identity = Some(Who::Plugin { name: name.clone() });
+                if let Some(password) = answer.password {
+                    prepared.serve_password(password)?;
+                }
+                if let Some(identity) = answer.identity {
+                    let algorithms = identity.algorithms();
+                    if algorithms.is_empty() {
+                        return Err(Failure::usage(
+                            format!("plugin '{name}' offers a key of a kind that SSH servers do not take"),
+                            "it has to be an RSA, ECDSA or Ed25519 key; report this to the author of the plugin",
+                        ));
+                    }
+                    prepared.serve_identity(VmSignIn::Plugin(identity), algorithms.join(","))?;
+                }
+            }
+            Some(AuthType::SshKey | AuthType::Password) | None => {}
         }
-        let identity = client.entra_identity(Some(host)).await?;
-        let certificate = identity.certificate().await?;
-        warn_of(&certificate, ssh, reporter);
-        let folder = private_folder()?;
-        let agent = Agent::open(folder.path(), identity, users_agent())
+        Ok(prepared)
+    }
+
+    fn serve_password(&mut self, password: Secret) -> Result<(), Failure> {
+        let askpass = Askpass::open(self.folder()?, password)
+            .map_err(Failure::system("the socket for the password cannot be opened"))?;
+        self.askpass = Some(askpass);
+        self.aid.password = Some(KnownPassword);
+        Ok(())
+    }
+
+    fn serve_identity(&mut self, identity: VmSignIn, algorithms: String) -> Result<(), Failure> {
+        let agent = Agent::open(self.folder()?, identity, users_agent())
             .map_err(Failure::system("the SSH agent's socket cannot be opened"))?;
-        let aid = Aid::Agent { socket: agent.path().to_owned(), user: certificate.user().to_owned() };
-        Ok(Self { aid, servant: Servant::Agent(agent), _folder: Some(folder) })
+        self.aid.agent = Some(AgentAid { socket: agent.path().to_owned(), algorithms });
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    fn folder(&mut self) -> Result<&Path, Failure> {
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => sys::private_folder().map_err(Failure::system("no private folder can be made"))?,
+        };
+        Ok(self.folder.insert(folder).path())
     }
 
     pub(crate) fn aid(&self) -> &Aid {
@@ -74,7 +124,7 @@ impl SignIn {
 
     /// Has OpenSSH's questions answered.
     pub(crate) fn environment(&self, command: &mut tokio::process::Command) {
-        if let Servant::Askpass(askpass) = &self.servant {
+        if let Some(askpass) = &self.askpass {
             command.envs(askpass.environment());
         }
     }
@@ -82,46 +132,55 @@ impl SignIn {
     /// Runs `session`, and answers OpenSSH's questions meanwhile.
     pub(crate) async fn during<T>(&self, session: impl Future<Output = T>) -> T {
         let for_ever = CancellationToken::new();
-        let serving = async {
-            match &self.servant {
-                Servant::Nobody => {}
-                Servant::Agent(agent) => agent.run(&for_ever).await,
-                Servant::Askpass(askpass) => askpass.run().await,
+        let signing = async {
+            if let Some(agent) = &self.agent {
+                agent.run(&for_ever).await;
             }
             // Who serves does so until the session is over.
             std::future::pending().await
         };
+        let telling = async {
+            if let Some(askpass) = &self.askpass {
+                askpass.run().await;
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             done = session => done,
-            never = serving => never,
+            never = signing => never,
+            never = telling => never,
         }
     }
 
     /// Why OpenSSH may have failed, where we have seen more than it has said. `lasted` is how long it ran.
     pub(crate) fn explain(&self, exit: Exit, lasted: Duration, reporter: &Reporter) {
         // 255 is OpenSSH's own failure (ssh(1), EXIT STATUS).
-        let (Servant::Agent(agent), Aid::Agent { user, .. }, Exit::Child(255)) =
-            (&self.servant, &self.aid, exit)
-        else {
-            return;
-        };
+        let (Some(agent), Some(who), Exit::Child(255)) = (&self.agent, &self.identity, exit) else { return };
         let condition = match agent.progress() {
             Progress::Offered => "",
             // Who has signed may have got in: a command on the VM ends with 255 as well, and so do lost connections.
             Progress::Signed if lasted < REFUSED_WITHIN => "if that was 'Permission denied': ",
             Progress::Signed | Progress::Idle => return,
         };
-        reporter.hint(&format!(
-            "{condition}the VM did not take the certificate of {user}: it needs the extension AADSSHLoginForLinux, the \
-             user one of the roles 'Virtual Machine Administrator Login' and 'Virtual Machine User Login' on the VM, \
-             and the VM's clock has to be right"
-        ));
-        // The user principal name of an account whose home is another tenant (Entra B2B).
-        if user.contains("#ext#") {
-            reporter.hint(&format!(
-                "{user} is a guest in this tenant: the VM may take members only, and the role has to be given to the \
-                 guest account"
-            ));
+        match who {
+            Who::Entra { user } => {
+                reporter.hint(&format!(
+                    "{condition}the VM did not take the certificate of {user}: it needs the extension \
+                     AADSSHLoginForLinux, the user one of the roles 'Virtual Machine Administrator Login' and 'Virtual \
+                     Machine User Login' on the VM, and the VM's clock has to be right"
+                ));
+                // The user principal name of an account whose home is another tenant (Entra B2B).
+                if user.contains("#ext#") {
+                    reporter.hint(&format!(
+                        "{user} is a guest in this tenant: the VM may take members only, and the role has to be given \
+                         to the guest account"
+                    ));
+                }
+            }
+            Who::Plugin { name } => reporter.hint(&format!(
+                "{condition}the VM did not take the key that plugin '{name}' offers: its public half has to be among \
+                 the VM's authorized_keys for this user, or the certificate's authority among those that the VM trusts"
+            )),
         }
     }
 }
@@ -146,10 +205,6 @@ fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
             early.as_secs() + 1
         ));
     }
-}
-
-fn private_folder() -> Result<PrivateFolder, Failure> {
-    sys::private_folder().map_err(Failure::system("no private folder can be made"))
 }
 
 /// For everything that our agent does not do itself.

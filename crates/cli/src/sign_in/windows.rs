@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bastide::{Client, Host, Secret};
+use bastide::{Client, Host, Plan, Secret, Target};
 
 use crate::arguments::{AuthType, Ssh};
 use crate::exit::{Exit, Failure};
@@ -31,7 +31,7 @@ impl SignIn {
         ssh: &Ssh,
         _password: Option<Secret>,
         _client: &Client,
-        _host: &Host,
+        _place: (&Host, &Plan, &Target),
         _reporter: &Reporter,
     ) -> Result<Self, Failure> {
         match ssh.sign_in.auth_type {
@@ -39,7 +39,11 @@ impl SignIn {
                 "--auth-type AAD works on Linux and macOS only",
                 "`bastide ssh-cert --write DIR` writes key and certificate for ssh's -i and CertificateFile",
             )),
-            _ => Ok(Self(Aid::Nothing)),
+            Some(AuthType::Plugin(_)) => Err(Failure::usage(
+                "--auth-type plugin works on Linux and macOS only",
+                "leave it out, and ssh signs in by itself",
+            )),
+            _ => Ok(Self(Aid::default())),
         }
     }
 

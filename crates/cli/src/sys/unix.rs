@@ -1,18 +1,21 @@
 //! Unix: three stop signals, descriptors without threads and their limit, file modes, folders.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
+
+use bastide::{Environment, Secret};
 
 use rustix::fs::{FileType, fstat};
 use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
-use rustix::termios::tcgetwinsize;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
@@ -76,13 +79,115 @@ pub(crate) fn stdin() -> io::Result<Reader> {
 
 /// Standard output, likewise.
 pub(crate) fn stdout() -> io::Result<Writer> {
-    let stdout = io::stdout();
-    Ok(match kind(stdout.as_fd())? {
+    let (stdout, kept) = (io::stdout(), KEPT.get());
+    let descriptor = kept.map_or_else(|| stdout.as_fd(), AsFd::as_fd);
+    Ok(match kind(descriptor)? {
         Kind::Pipe(descriptor) => Box::new(pipe::Sender::from_owned_fd(descriptor)?),
         Kind::Unix(stream) => Box::new(stream),
         Kind::Tcp(stream) => Box::new(stream),
-        Kind::Other => Box::new(tokio::io::stdout()),
+        Kind::Other => match kept {
+            Some(kept) => Box::new(tokio::fs::File::from_std(File::from(kept.try_clone()?))),
+            None => Box::new(tokio::io::stdout()),
+        },
     })
+}
+
+/// Standard output as it was before [`keep_stdout`].
+static KEPT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Takes standard output away from whoever writes to descriptor 1 by habit, such as a plugin that prints: it carries
+/// data, and a stray line in it breaks a session. What comes there is thrown away, and a warning says so.
+pub(crate) fn keep_stdout() -> io::Result<()> {
+    if KEPT.get().is_some() {
+        return Ok(());
+    }
+    let kept = io::stdout().as_fd().try_clone_to_owned()?;
+    let (mut strays, descriptor) = io::pipe()?;
+    if KEPT.set(kept).is_err() {
+        return Ok(());
+    }
+    rustix::stdio::dup2_stdout(&descriptor)?;
+    drop(descriptor);
+    // Until the end of the process, which holds the other end.
+    std::thread::Builder::new().name("stray output".into()).spawn(move || {
+        let mut buffer = [0; 4096];
+        let mut is_said = false;
+        while strays.read(&mut buffer).is_ok_and(|length| length > 0) {
+            if !is_said {
+                tracing::warn!(
+                    "a plugin writes to standard output, which carries data only: it is thrown away"
+                );
+                is_said = true;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Standard output for lines.
+pub(crate) fn stdout_lines() -> Box<dyn io::Write> {
+    match KEPT.get().map(OwnedFd::try_clone) {
+        Some(Ok(kept)) => Box::new(File::from(kept)),
+        _ => Box::new(io::stdout().lock()),
+    }
+}
+
+/// Our standard output, for a child.
+pub(crate) fn stdout_for_child() -> io::Result<Stdio> {
+    KEPT.get().map_or_else(|| Ok(Stdio::inherit()), |kept| Ok(kept.try_clone()?.into()))
+}
+
+/// Whether what is typed is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    On,
+    Off,
+}
+
+/// A line from the terminal of the session, whatever standard input is. Cancel safe: the terminal is as it was; a
+/// thread is left behind that would read one more line.
+pub(crate) async fn ask_on_terminal(question: String, echo: Echo) -> io::Result<Secret> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let reading = terminal.try_clone()?;
+    let quiet = (echo == Echo::Off).then(|| Quiet::new(&terminal)).transpose()?;
+    let line = tokio::task::spawn_blocking(move || {
+        let mut reading = reading;
+        reading.write_all(question.as_bytes())?;
+        let mut line = zeroize::Zeroizing::new(String::new());
+        io::BufReader::new(&reading).read_line(&mut line)?;
+        Ok::<_, io::Error>(Secret::new(line.as_str()))
+    });
+    let line = line.await.map_err(io::Error::other)?;
+    if let Some(quiet) = quiet {
+        drop(quiet);
+        // The user's own Enter was not seen.
+        (&terminal).write_all(b"\n")?;
+    }
+    line
+}
+
+/// A terminal that shows nothing that is typed, until this is dropped.
+struct Quiet<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> Quiet<'a> {
+    fn new(terminal: &'a File) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(terminal, OptionalActions::Flush, &quiet)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(self.terminal, OptionalActions::Now, &self.before) {
+            tracing::warn!(%error, "the terminal cannot be set back: `stty sane` does it");
+        }
+    }
 }
 
 /// Standard input without a buffer, so that not a byte too much is read.
@@ -133,6 +238,13 @@ pub(crate) fn state_folder() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
     state.map(|state| state.join("bastide"))
+}
+
+/// Where this user's settings are (XDG Base Directory Specification).
+pub(crate) fn configuration_folder(environment: &Environment) -> Option<PathBuf> {
+    let absolute = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    folder.map(|folder| folder.join("bastide"))
 }
 
 /// Raises the soft limit of descriptors, which is 1,024 on most systems for the sake of programs that call select(2).

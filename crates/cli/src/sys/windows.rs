@@ -3,7 +3,9 @@
 use std::fs::Metadata;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
+
+use bastide::{Environment, Secret};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -39,6 +41,39 @@ pub(crate) fn stdin() -> io::Result<Reader> {
 /// Standard output.
 pub(crate) fn stdout() -> io::Result<Writer> {
     Ok(Box::new(tokio::io::stdout()))
+}
+
+/// A library brings its own idea of descriptor 1 here, which is not ours to change.
+pub(crate) fn keep_stdout() -> io::Result<()> {
+    Ok(())
+}
+
+/// Standard output for lines.
+pub(crate) fn stdout_lines() -> Box<dyn io::Write> {
+    Box::new(io::stdout().lock())
+}
+
+/// Our standard output, for a child.
+pub(crate) fn stdout_for_child() -> io::Result<Stdio> {
+    Ok(Stdio::inherit())
+}
+
+/// Whether what is typed is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    On,
+    Off,
+}
+
+/// Not yet.
+pub(crate) async fn ask_on_terminal(_question: String, _echo: Echo) -> io::Result<Secret> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Where this user's settings are.
+pub(crate) fn configuration_folder(environment: &Environment) -> Option<PathBuf> {
+    let roaming = environment.get("APPDATA").map(PathBuf::from).filter(|path| path.is_absolute());
+    roaming.map(|folder| folder.join("bastide"))
 }
 
 /// OpenSSH checks access lists itself.

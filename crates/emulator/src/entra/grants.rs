@@ -343,10 +343,9 @@ fn known_resource(azure: &Azure, resource: &str, tenant: &Tenant) -> Result<(), 
 /// Whether tokens are to be had for a resource: ARM, Key Vault, and the sign-in to Linux.
 pub(crate) fn is_resource(azure: &Azure, resource: &str) -> bool {
     let plain = resource.trim_end_matches('/');
-    azure.audiences().contains(&plain) || plain == KEY_VAULT || LINUX_LOGIN.contains(&plain)
+    azure.audiences().contains(&plain) || plain == crate::key_vault::AUDIENCE || LINUX_LOGIN.contains(&plain)
 }
 
-const KEY_VAULT: &str = "https://vault.azure.net";
 /// protocol.md §7: the public cloud's, that of the US Government's and that of China.
 const LINUX_LOGIN: [&str; 3] = [
     "https://pas.windows.net/CheckMyAccess/Linux",

@@ -9,6 +9,7 @@ use super::{Body, Fault, Flaw};
 use crate::azure::Azure;
 use crate::data_plane;
 use crate::http::{Answer, Request, Response, cut, json as json_answer, set_header, text, without_field};
+use crate::key_vault;
 use crate::transcript::Kind;
 
 /// The connection is to be reset instead of an answer.
@@ -94,8 +95,11 @@ fn of_request(fault: &Fault, kind: Kind, request: &Request) -> bool {
     }
 }
 
-/// What a request is for, by its method and path alone.
+/// What a request is for, by its host, method and path alone.
 fn kind(request: &Request) -> Kind {
+    if key_vault::is_vault(&request.host) {
+        return Kind::KeyVault;
+    }
     let lower = request.lower_segments();
     let path: Vec<&str> = lower.iter().map(String::as_str).collect();
     match (&request.method, path.as_slice()) {
@@ -161,7 +165,7 @@ fn refusal(kind: Kind, status: u16, body: Body, message: &str) -> Response {
         (Body::Json, Kind::Identity) => {
             json_answer(status, &json!({"error": reason.to_lowercase(), "error_description": message}))
         }
-        (Body::Json, Kind::Arm | Kind::Discovery) => {
+        (Body::Json, Kind::Arm | Kind::Discovery | Kind::KeyVault) => {
             json_answer(status, &json!({"error": {"code": reason.replace(' ', ""), "message": message}}))
         }
         (

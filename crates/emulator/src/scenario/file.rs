@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::{
-    Application, BastionHost, Instance, ManagedIdentity, Os, Place, Ports, Power, ScaleSet, Scenario,
-    Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling, User,
-    VirtualMachine,
+    Application, BastionHost, Instance, KeyVault, ManagedIdentity, Os, Place, Ports, Power, ScaleSet,
+    Scenario, Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling,
+    User, VirtualMachine,
 };
 use crate::faults::Order;
 
@@ -28,6 +28,7 @@ pub(super) struct Sections {
     bastion_hosts: Option<Vec<BastionHost>>,
     virtual_machines: Option<Vec<VirtualMachine>>,
     scale_sets: Option<Vec<ScaleSet>>,
+    key_vaults: Option<Vec<KeyVault>>,
     #[serde(default)]
     faults: Vec<Order>,
 }
@@ -51,6 +52,7 @@ impl From<Sections> for Scenario {
             bastion_hosts: file.bastion_hosts.unwrap_or_else(|| Scenario::default().bastion_hosts),
             virtual_machines: file.virtual_machines.unwrap_or_else(|| Scenario::default().virtual_machines),
             scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),
+            key_vaults: file.key_vaults.unwrap_or_else(|| Scenario::default().key_vaults),
             faults: file.faults,
         }
     }
@@ -183,7 +185,7 @@ impl TryFrom<TunnelingText> for Tunneling {
 }
 
 impl Place {
-    fn new(
+    pub(super) fn new(
         group: Option<String>,
         subscription: Option<String>,
         location: Option<String>,

@@ -4,6 +4,7 @@
 
 mod entra;
 mod file;
+mod key_vault;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -18,6 +19,7 @@ pub use entra::{
     Application, FederatedCredential, ManagedIdentity, Outcome, Refusal, Role, ServicePrincipal,
     SignInSettings, User,
 };
+pub use key_vault::{Access, AccessPolicy, Firewall, KeyKind, KeyVault, VaultKey, VaultSecret};
 
 /// The documented default scenario, as `--print-scenario` shows it.
 pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
@@ -51,6 +53,8 @@ pub struct Scenario {
     pub virtual_machines: Vec<VirtualMachine>,
     /// Scale sets.
     pub scale_sets: Vec<ScaleSet>,
+    /// Key vaults.
+    pub key_vaults: Vec<KeyVault>,
     /// Faults from the start; none when left out.
     pub faults: Vec<Order>,
 }
@@ -160,6 +164,21 @@ impl Scenario {
             let ids: Vec<_> = set.instances.iter().map(|instance| instance.id.to_string()).collect();
             unique("scale-set instance", ids.iter())?;
         }
+        for vault in &self.key_vaults {
+            self.known_place(&format!("key vault `{}`", vault.name), &vault.place)?;
+            // The documented pattern of a vault's name, of the names in it and of a version.
+            check_name(&vault.name, 3..=24)?;
+            let keys = vault.keys.iter().map(|key| (&key.name, &key.version));
+            for (name, version) in keys.chain(vault.secrets.iter().map(|one| (&one.name, &one.version))) {
+                check_name(name, 1..=127)?;
+                if let Some(version) = version
+                    && !(version.len() == 32 && version.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                {
+                    return wrong(format!("`{version}` is not a version: 32 hexadecimal digits"));
+                }
+            }
+        }
+        unique("key vault", self.key_vaults.iter().map(|vault| &vault.name))?;
         for name in &names {
             let last = name.rsplit(' ').next().unwrap_or_default();
             // Azure's own limit on names, which also keeps them inside the state folder.
@@ -527,6 +546,19 @@ fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
+fn check_name(name: &str, length: std::ops::RangeInclusive<usize>) -> Result<(), Error> {
+    match length.contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        true => Ok(()),
+        false => Err(Error::Meaning(format!(
+            "`{name}` is not a name in Key Vault: {} to {} letters, digits and `-`",
+            length.start(),
+            length.end()
+        ))),
+    }
+}
+
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
     let mut seen = HashSet::new();
     for name in names {
@@ -562,6 +594,7 @@ mod tests {
             "[[bastion_hosts]]",
             "[[virtual_machines]]",
             "[[scale_sets]]",
+            "[[key_vaults]]",
         ] {
             assert!(EXAMPLE.contains(section), "{section}");
         }

@@ -179,6 +179,11 @@ impl Connection {
 
 /// An access token for ARM.
 pub(crate) async fn token(emulator: &Emulator) -> String {
+    token_for(emulator, "https://management.core.windows.net//.default").await
+}
+
+/// An access token of the service principal.
+pub(crate) async fn token_for(emulator: &Emulator, scope: &str) -> String {
     let env = emulator.env();
     let secret = &env.iter().find(|(name, _)| name == "AZURE_CLIENT_SECRET").unwrap().1;
     let answer = ask_token(
@@ -188,7 +193,7 @@ pub(crate) async fn token(emulator: &Emulator) -> String {
             ("grant_type", "client_credentials"),
             ("client_id", CLIENT),
             ("client_secret", secret),
-            ("scope", "https://management.core.windows.net//.default"),
+            ("scope", scope),
         ],
     )
     .await;

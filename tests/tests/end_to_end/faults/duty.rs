@@ -42,7 +42,7 @@ pub(super) enum Stage {
 }
 
 /// What a service principal with a secret never asks.
-const OTHER_SIGN_INS: Duty = Duty::Elsewhere("sign_in.rs, device_code.rs");
+const OTHER_SIGN_INS: Duty = Duty::Elsewhere("sign_in.rs, device_code.rs, keyvault.rs");
 
 const SICK: &str = "in trouble";
 const SUPPORT: &str = "support request";
@@ -59,7 +59,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             // Half of an answer that was no 101.
             Kind::Upgrade => Duty::Again("refused the WebSocket", Last(21, "status 502", SUPPORT)),
             Kind::Release => Duty::Release,
-            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc => OTHER_SIGN_INS,
+            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::Hold { on } => match on.kind {
@@ -69,7 +69,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
                 Duty::Wait(Last(124, "no connection to 'web-01' within 2 s", "--connect-timeout"))
             }
             Kind::Release => Duty::Release,
-            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc => OTHER_SIGN_INS,
+            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::Reset { on } => match on.kind {
@@ -79,7 +79,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
                 Duty::Again("cannot be reached", Last(20, "was reset", NETWORK))
             }
             Kind::Release => Duty::Release,
-            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc => OTHER_SIGN_INS,
+            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::MissingField { on, .. } => match on.kind {
@@ -87,7 +87,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             Kind::Arm => Duty::Stop(Last(21, "the answer cannot be read", "something else than Azure")),
             Kind::Discovery => Duty::Stop(Last(2, "is not a cloud", "https://")),
             Kind::Mint => Duty::Again("without ", Last(21, "without ", SUPPORT)),
-            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc => OTHER_SIGN_INS,
+            Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
             Kind::Connection | Kind::Upgrade | Kind::Release | Kind::Unknown => Duty::Nothing,
         },
         Fault::ExpiredTokens => Duty::SignInAgain(Last(10, "", "")),
@@ -122,7 +122,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
 
 fn refusal(on: &Requests, status: u16, message: &str) -> Duty {
     match (on.kind, status) {
-        (Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc, _) => OTHER_SIGN_INS,
+        (Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault, _) => OTHER_SIGN_INS,
         (Kind::Token, 400 | 401 | 403) => Duty::Stop(Last(10, "client-secret was refused", "")),
         (Kind::Token, _) => Duty::Again("", Last(21, "client-secret got no token", "try again")),
         (Kind::Arm, 401) => Duty::SignInAgain(Last(10, "the access token is not accepted", "az login")),
@@ -192,6 +192,7 @@ pub(super) fn stage(fault: &Fault) -> Stage {
         | Kind::Page
         | Kind::Identity
         | Kind::Oidc
+        | Kind::KeyVault
         | Kind::Token
         | Kind::Arm
         | Kind::Discovery => Stage::Start,
