@@ -11,7 +11,7 @@ use crate::plugin::PluginIdentity;
 #[derive(Debug)]
 pub enum VmSignIn {
     /// A certificate of Entra ID for a key in memory.
-    Entra(EntraIdentity),
+    Entra(Box<EntraIdentity>),
     /// A key in somebody else's hands.
     Plugin(PluginIdentity),
 }

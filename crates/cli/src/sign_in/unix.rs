@@ -61,7 +61,8 @@ impl SignIn {
                 let user = certificate.user().to_owned();
                 prepared.aid.user = Some(user.clone());
                 prepared.identity = Some(Who::Entra { user });
-                prepared.serve_identity(VmSignIn::Entra(identity), CERTIFICATE_ALGORITHMS.to_owned())?;
+                prepared
+                    .serve_identity(VmSignIn::Entra(Box::new(identity)), CERTIFICATE_ALGORITHMS.to_owned())?;
             }
             Some(AuthType::Plugin(name)) => {
                 let request = SignInRequest {

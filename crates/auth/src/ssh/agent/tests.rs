@@ -107,7 +107,7 @@ async fn bench(with_users_agent: Option<UsersAgent>) -> Bench {
     let cache = Cache::new(Arc::clone(&issuer) as Arc<dyn Provider>, options);
     let identity = EntraIdentity::new(Arc::new(cache), TokenRequest::new("pas")).await.unwrap();
     let beyond = with_users_agent.map(|agent| agent.start(folder.path()));
-    let agent = Agent::open(folder.path(), VmSignIn::Entra(identity), beyond).unwrap();
+    let agent = Agent::open(folder.path(), VmSignIn::Entra(Box::new(identity)), beyond).unwrap();
     Bench { shared: agent.shared, issuer, folder }
 }
 
@@ -444,7 +444,7 @@ async fn serving_ends_when_it_is_told_to() {
     std::fs::create_dir(&folder).unwrap();
     let provider = Arc::clone(&bench.issuer) as Arc<dyn Provider>;
     let identity = EntraIdentity::new(provider, TokenRequest::new("pas")).await.unwrap();
-    let agent = Agent::open(&folder, VmSignIn::Entra(identity), None).unwrap();
+    let agent = Agent::open(&folder, VmSignIn::Entra(Box::new(identity)), None).unwrap();
     let stop = CancellationToken::new();
     let talk = async {
         let mut client = UnixStream::connect(agent.path()).await.unwrap();
