@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -15,10 +16,19 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(root.to_path_buf())
 }
 
-/// Where cargo put this program, and puts the workspace's other programs.
+/// Where cargo put this program. `main` asks first: a build of the whole workspace puts a new file there, after which
+/// the system only knows of this one that it is gone.
+pub(crate) fn this_program() -> Result<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PROGRAM
+        .get_or_init(|| std::env::current_exe().ok())
+        .as_deref()
+        .context("cannot tell where this program is")
+}
+
+/// The folder of this program, where cargo puts the workspace's other programs too.
 pub(crate) fn programs() -> Result<PathBuf> {
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
-    Ok(this.parent().context("this program is in no folder")?.to_path_buf())
+    Ok(this_program()?.parent().context("this program is in no folder")?.to_path_buf())
 }
 
 /// The cargo that runs this task, in the workspace's root.

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// When cargo has started this program in the compiler's place: how that went. See the module's text.
 pub(crate) fn as_compiler(arguments: &[String]) -> Option<Result<ExitStatus>> {
     let wrapper = std::env::var_os(WRAPPER)?;
-    let is_this = std::env::current_exe().is_ok_and(|this| this == Path::new(&wrapper));
+    let is_this = cargo::this_program().is_ok_and(|this| this == Path::new(&wrapper));
     let [compiler, rest @ ..] = arguments else { return None };
     let is_compiler = Path::new(compiler).file_stem().is_some_and(|name| name == "rustc");
     if !is_this || !is_compiler {
@@ -129,7 +129,7 @@ fn build(root: &Path) -> Result<PathBuf> {
         ["build", "--locked", "--workspace", "--features", "bastide-fuzz/libfuzzer", "--test", "fuzz"];
     let mut command = cargo::command(root, &arguments);
     command.args(["--message-format", "json-render-diagnostics"]);
-    command.env(WRAPPER, std::env::current_exe().context("cannot tell where this program is")?);
+    command.env(WRAPPER, cargo::this_program()?);
     eprintln!("$ cargo {}", arguments.join(" "));
     let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "the fuzz targets can't be built ({})", output.status);

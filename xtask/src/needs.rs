@@ -42,6 +42,9 @@ pub(crate) const TESTS: &[Need] = &[
     need("chromedriver", "chromium-driver"),
     need("chromium", "chromium"),
     need("strace", "strace"),
+    need("dbus-run-session", "dbus-daemon"),
+    need("gnome-keyring-daemon", "gnome-keyring"),
+    need("secret-tool", "libsecret-tools"),
     // Compiles libFuzzer, and plugins in C and C++; the example signs with OpenSSL's libcrypto.
     need("c++", "g++"),
     need("cc", "gcc"),

@@ -3,11 +3,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bastide_core::{Attempt, Cloud, End, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
@@ -31,14 +29,22 @@ pub struct Arm {
     cloud: Cloud,
     provider: Arc<dyn Provider>,
     retry: RetryPolicy,
+    learnt: Mutex<Learnt>,
+}
+
+/// What refusals have said about the tokens that are wanted.
+#[derive(Default)]
+struct Learnt {
     /// Tenants that ARM named for subscriptions (lower case) whose tokens come from elsewhere by default.
-    tenants: Mutex<HashMap<String, String>>,
+    tenants: HashMap<String, String>,
+    /// The claims that were challenged for last.
+    claims: Option<String>,
 }
 
 impl Arm {
     /// `provider` should be cached: it is asked for a token before every request.
     pub fn new(network: Network, cloud: Cloud, provider: Arc<dyn Provider>) -> Self {
-        Self { network, cloud, provider, retry: default_retry(), tenants: Mutex::default() }
+        Self { network, cloud, provider, retry: default_retry(), learnt: Mutex::default() }
     }
 
     /// With another policy of retries than the default: three more tries, with pauses that begin at half a second and
@@ -73,11 +79,13 @@ impl Arm {
     }
 
     /// What to ask a provider for so that ARM, and the data plane of a Bastion host in this subscription, accept the
-    /// token: its tenant is the one that ARM has named, if it had to (protocol.md §2, last rule).
+    /// token: its tenant is the one that ARM has named, if it had to, and it carries the claims that ARM has challenged
+    /// for (protocol.md §2).
     pub fn token_request(&self, subscription: &str) -> TokenRequest {
-        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let learnt = self.learnt();
         TokenRequest {
-            tenant: tenants.get(&subscription.to_ascii_lowercase()).cloned(),
+            tenant: learnt.tenants.get(&subscription.to_ascii_lowercase()).cloned(),
+            claims: learnt.claims.clone(),
             ..TokenRequest::new(&self.cloud.arm_scope)
         }
     }
@@ -143,17 +151,20 @@ impl Arm {
                         moved = true;
                         if let (Some(tenant), Some(subscription)) = (&answer.tenant, question.subscription) {
                             tracing::debug!(%tenant, %subscription, "the subscription belongs to another tenant");
-                            self.learn(subscription, tenant);
+                            self.learnt().tenants.insert(subscription.to_ascii_lowercase(), tenant.clone());
                             ask.tenant = Some(tenant.clone());
                             continue;
                         }
                     }
                     if answer.status == 401 && !renewed {
                         renewed = true;
-                        // A challenge asks for another token, not for a newer one.
-                        match answer.claims.as_deref().and_then(claims) {
-                            Some(claims) => ask.claims = Some(claims),
-                            None => refused = Some(token.secret),
+                        // A challenge asks for another token, not for a newer one of the same kind.
+                        match &answer.claims {
+                            Some(claims) if ask.claims.as_ref() != Some(claims) => {
+                                self.learnt().claims = Some(claims.clone());
+                                ask.claims = Some(claims.clone());
+                            }
+                            _ => refused = Some(token.secret),
                         }
                         continue;
                     }
@@ -165,17 +176,9 @@ impl Arm {
         }
     }
 
-    fn learn(&self, subscription: &str, tenant: &str) {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        tenants.insert(subscription.to_ascii_lowercase(), tenant.to_owned());
+    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The JSON in a challenge, which comes in base64, with or without padding, in either alphabet
-/// (learn.microsoft.com/entra/identity-platform/claims-challenge).
-fn claims(challenge: &str) -> Option<String> {
-    let text = challenge.trim_end_matches('=').replace('-', "+").replace('_', "/");
-    String::from_utf8(BASE64_STANDARD_NO_PAD.decode(text).ok()?).ok()
 }
 
 impl fmt::Debug for Arm {
@@ -360,11 +363,17 @@ mod tests {
                 r#"WWW-Authenticate: Bearer error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ==""#,
             )
         };
-        let script = Script::start(vec![challenge(), Reply::json(200, "{}")]).await;
-        assert!(script.arm().get(&question("s")).await.is_ok());
-        let expected = r#"{"access_token":{"nbf":{"essential":true,"value":"1"}}}"#;
+        let answers = vec![challenge(), Reply::json(200, "{}"), challenge(), Reply::json(200, "{}")];
+        let script = Script::start(answers).await;
+        let arm = script.arm();
+        assert!(arm.get(&question("s")).await.is_ok());
+        let expected = Some(r#"{"access_token":{"nbf":{"essential":true,"value":"1"}}}"#.to_owned());
+        // Once challenged for, they are asked for from the start, for ARM and for the data plane.
+        assert_eq!(arm.token_request("s").claims, expected);
+        // The same challenge again means that the token has been revoked.
+        assert!(arm.get(&question("s")).await.is_ok());
         let claims: Vec<_> = script.asked().into_iter().map(|ask| ask.claims).collect();
-        assert_eq!(claims, [None, Some(expected.to_owned())]);
+        assert_eq!(claims, [None, expected.clone(), expected.clone(), expected]);
         let script = Script::start(vec![challenge(), challenge()]).await;
         assert!(matches!(script.arm().get(&question("s")).await, Err(Error::TokenRefused { .. })));
     }

@@ -219,6 +219,9 @@ mod tests {
         async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError> {
             locked(&self.asked).push(request.clone());
             let number = locked(&self.asked).len();
+            if request.scope == HANGS {
+                std::future::pending::<()>().await;
+            }
             self.gate.acquire().await.unwrap().forget();
             match locked(&self.errors).pop_front() {
                 Some(error) => Err(error),
@@ -283,6 +286,9 @@ mod tests {
         }
     }
 
+    /// A scope that the provider never gets a token for.
+    const HANGS: &str = "hangs";
+
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -321,19 +327,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_callers_share_one_request() {
-        let bench = bench(0, HOUR);
+    async fn many_callers_share_one_request_across_an_end() {
+        let bench = bench(1, HOUR);
+        assert_eq!(bench.text().await, "token 1");
+        bench.pass(HOUR);
         let mut callers = JoinSet::new();
-        for _ in 0..50 {
+        for _ in 0..200 {
             let cache = Arc::clone(&bench.cache);
             callers.spawn(async move { cache.access_token(&TokenRequest::new("scope")).await });
         }
         bench.settle().await;
+        assert_eq!((bench.asked(), callers.try_join_next().is_none()), (2, true));
         bench.provider.gate.add_permits(1);
         while let Some(token) = callers.join_next().await {
-            assert_eq!(token.unwrap().unwrap().secret.expose(), "token 1");
+            assert_eq!(token.unwrap().unwrap().secret.expose(), "token 2");
         }
-        assert_eq!(bench.asked(), 1);
+        assert_eq!(bench.asked(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_hangs_delays_only_those_who_wait() {
+        let bench = bench(1, HOUR);
+        let started = tokio::time::Instant::now();
+        let mut waiting = JoinSet::new();
+        for _ in 0..200 {
+            let cache = Arc::clone(&bench.cache);
+            waiting.spawn(async move { cache.access_token(&TokenRequest::new(HANGS)).await });
+        }
+        bench.settle().await;
+        // Who wants something else has it, and who has a token that is good for a while keeps it.
+        assert_eq!(bench.text().await, "token 2");
+        bench.pass(56 * MINUTE);
+        for _ in 0..200 {
+            assert_eq!(bench.text().await, "token 2");
+        }
+        assert_eq!((started.elapsed(), waiting.try_join_next().is_none()), (Duration::ZERO, true));
+        // For the others the limit of one request is the limit of them all.
+        while let Some(outcome) = waiting.join_next().await {
+            assert!(matches!(outcome.unwrap(), Err(AuthError::TimedOut { .. })));
+        }
+        assert_eq!(started.elapsed(), MINUTE);
+        assert_eq!(locked(&bench.provider.asked).iter().filter(|ask| ask.scope == HANGS).count(), 1);
     }
 
     #[tokio::test(start_paused = true)]

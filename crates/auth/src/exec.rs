@@ -92,7 +92,7 @@ struct Printed {
     expires_on: serde_json::Value,
 }
 
-fn read(stdout: &[u8]) -> Option<AccessToken> {
+pub(crate) fn read(stdout: &[u8]) -> Option<AccessToken> {
     let Printed { access_token, expires_on } = serde_json::from_slice(stdout).ok()?;
     let text = match &expires_on {
         serde_json::Value::String(text) => text.clone(),

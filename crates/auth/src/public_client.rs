@@ -77,6 +77,15 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is obeyed between two questions: another question is polite by then.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// A page's address that somebody may have to type; Entra's has 36 characters.
+const LONGEST_URL: usize = 2048;
+
+/// Bytes of a code that somebody has to type; Entra's has nine.
+const LONGEST_CODE: usize = 64;
+
+/// How long a code may be good for: Entra's is for 15 minutes.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl PublicClient {
     pub(crate) fn new(exchange: Exchange, authority: &str) -> Self {
         let pause: Pause = Arc::new(|time| Box::pin(tokio::time::sleep(time)));
@@ -98,18 +107,14 @@ impl PublicClient {
         request: &TokenRequest,
         prompt: &dyn Prompt,
     ) -> Result<Granted, AuthError> {
-        let client = self.client(client_id, tenant)?;
+        let client = client(&self.authority, client_id, tenant)?;
         let mut ask = client.exchange_device_code().add_scopes(scopes(request));
         for (name, value) in entra::fields(request) {
             ask = ask.add_extra_param(name, value);
         }
         let details: StandardDeviceAuthorizationResponse =
             ask.request_async(&Patient(self)).await.map_err(|error| refused(error, tenant))?;
-        prompt.show(&DeviceCode {
-            url: details.verification_uri().as_str().to_owned(),
-            code: details.user_code().secret().chars().filter(|letter| !letter.is_control()).collect(),
-            expires_in: details.expires_in(),
-        });
+        prompt.show(&shown(&details).ok_or_else(strange)?);
         let mut ask = client.exchange_device_access_token(&details);
         for (name, value) in entra::fields(request) {
             ask = ask.add_extra_param(name, value);
@@ -131,7 +136,7 @@ impl PublicClient {
         refresh_token: &Secret,
         request: &TokenRequest,
     ) -> Result<Granted, AuthError> {
-        let client = self.client(client_id, tenant)?;
+        let client = client(&self.authority, client_id, tenant)?;
         let refresh_token = RefreshToken::new(refresh_token.expose().to_owned());
         let mut ask = client.exchange_refresh_token(&refresh_token).add_scopes(scopes(request));
         for (name, value) in entra::fields(request) {
@@ -154,26 +159,6 @@ impl PublicClient {
             return Err(Failure::Sick { host, status, message: None, retry_after });
         }
         vector(answer)
-    }
-
-    fn client(&self, client_id: &str, tenant: &str) -> Result<Client, AuthError> {
-        let base = format!("{}/{tenant}/oauth2/v2.0", self.authority.trim_end_matches('/'));
-        // A tenant is an id or a domain name: anything else would change the path.
-        let well_formed =
-            tenant.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.'));
-        let malformed = || AuthError::Refused {
-            provider: NAME.into(),
-            message: format!("'{tenant}' is not a tenant"),
-            hint: Some("a tenant is an id such as 11111111-2222-…, or a domain such as example.org".into()),
-        };
-        if !well_formed || tenant.is_empty() {
-            return Err(malformed());
-        }
-        let device = DeviceAuthorizationUrl::new(format!("{base}/devicecode")).map_err(|_| malformed())?;
-        let token = TokenUrl::new(format!("{base}/token")).map_err(|_| malformed())?;
-        Ok(oauth2::Client::new(ClientId::new(client_id.to_owned()))
-            .set_device_authorization_url(device)
-            .set_token_uri(token))
     }
 }
 
@@ -229,9 +214,40 @@ impl fmt::Debug for IdToken {
     }
 }
 
+fn client(authority: &str, client_id: &str, tenant: &str) -> Result<Client, AuthError> {
+    let base = format!("{}/{tenant}/oauth2/v2.0", authority.trim_end_matches('/'));
+    // A tenant is an id or a domain name: anything else would change the path.
+    let well_formed =
+        tenant.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.'));
+    let malformed = || AuthError::Refused {
+        provider: NAME.into(),
+        message: format!("'{tenant}' is not a tenant"),
+        hint: Some("a tenant is an id such as 11111111-2222-…, or a domain such as example.org".into()),
+    };
+    if !well_formed || tenant.is_empty() {
+        return Err(malformed());
+    }
+    let device = DeviceAuthorizationUrl::new(format!("{base}/devicecode")).map_err(|_| malformed())?;
+    let token = TokenUrl::new(format!("{base}/token")).map_err(|_| malformed())?;
+    Ok(oauth2::Client::new(ClientId::new(client_id.to_owned()))
+        .set_device_authorization_url(device)
+        .set_token_uri(token))
+}
+
 fn scopes(request: &TokenRequest) -> impl Iterator<Item = Scope> {
     let own = OWN_SCOPES.map(|scope| Scope::new(scope.to_owned()));
     std::iter::once(Scope::new(request.scope.clone())).chain(own)
+}
+
+/// What the user sees of an answer; `None` where it is nothing that a person could act on.
+fn shown(details: &StandardDeviceAuthorizationResponse) -> Option<DeviceCode> {
+    // Parsed and written again: `as_str` would be what came, with all that a terminal may make of it.
+    let url = details.verification_uri().url().to_string();
+    let code: String = details.user_code().secret().chars().filter(|letter| !letter.is_control()).collect();
+    let expires_in = details.expires_in();
+    let fits = url.len() <= LONGEST_URL && (1..=LONGEST_CODE).contains(&code.len());
+    let ends = expires_in <= LONGEST_LIFE && details.interval() <= LONGEST_LIFE;
+    (fits && ends).then_some(DeviceCode { url, code, expires_in })
 }
 
 fn vector(answer: http::Response<Bytes>) -> Result<HttpResponse, Failure> {
@@ -243,7 +259,8 @@ fn granted(answer: Answer) -> Result<Granted, AuthError> {
     let (Some(life), false) = (answer.expires_in(), secret.is_empty()) else {
         return Err(strange());
     };
-    let token = AccessToken { secret: Secret::new(secret.clone()), expires_on: SystemTime::now() + life };
+    let expires_on = SystemTime::now().checked_add(life).ok_or_else(strange)?;
+    let token = AccessToken { secret: Secret::new(secret.clone()), expires_on };
     Ok(Granted {
         token,
         refresh_token: answer.refresh_token().map(|token| Secret::new(token.secret().clone())),
@@ -315,197 +332,47 @@ fn declined() -> AuthError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
+/// The answer to a request for a code, read as [`PublicClient::by_device_code`] reads it.
+#[cfg(fuzzing)]
+pub(crate) fn read_code(status: u16, body: &[u8]) -> Result<DeviceCode, AuthError> {
+    let client = fuzzed()?;
+    let answer = client.exchange_device_code().request(&|_| replayed(status, body));
+    let details: StandardDeviceAuthorizationResponse = answer.map_err(|error| refused(error, "t"))?;
+    shown(&details).ok_or_else(strange)
+}
 
-    use super::*;
-    use crate::test_server::{Answer, Server};
+/// The answer to a refresh token, read as [`PublicClient::by_refresh_token`] reads it.
+#[cfg(fuzzing)]
+pub(crate) fn read_token(status: u16, body: &[u8]) -> Result<Granted, AuthError> {
+    let client = fuzzed()?;
+    let refresh_token = RefreshToken::new("r".into());
+    let answer = client.exchange_refresh_token(&refresh_token).request(&|_| replayed(status, body));
+    granted(answer.map_err(|error| refused(error, "t"))?)
+}
 
-    const CODE: &str = r#"{"user_code":"ABC123","device_code":"the device","verification_uri":"https://login.example/device","expires_in":900,"interval":3,"message":"To sign in, …"}"#;
-    const TOKEN: &str = r#"{"token_type":"Bearer","scope":"s","expires_in":3599,"ext_expires_in":3599,"access_token":"the token","refresh_token":"the refresh","id_token":"the id"}"#;
-
-    #[derive(Debug, Default)]
-    struct Shown(Mutex<Vec<DeviceCode>>);
-
-    impl Prompt for Shown {
-        fn show(&self, code: &DeviceCode) {
-            self.0.lock().unwrap().push(code.clone());
-        }
-    }
-
-    struct Bench {
-        client: PublicClient,
-        server: Server,
-        shown: Shown,
-        pauses: Arc<Mutex<Vec<u64>>>,
-    }
-
-    async fn bench(answers: Vec<Answer>) -> Bench {
-        let server = Server::start(answers).await;
-        let pauses = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&pauses);
-        let pause: Pause = Arc::new(move |time: Duration| {
-            log.lock().unwrap().push(time.as_secs());
-            Box::pin(std::future::ready(()))
-        });
-        let client = PublicClient::new(Exchange::hasty(server.network()), &server.url()).with_pause(pause);
-        Bench { client, server, shown: Shown::default(), pauses }
-    }
-
-    impl Bench {
-        async fn sign_in(&self) -> Result<Granted, AuthError> {
-            let request = TokenRequest::new("https://arm/.default");
-            self.client.by_device_code("the-client", "home.example", &request, &self.shown).await
-        }
-
-        fn pauses(&self) -> Vec<u64> {
-            self.pauses.lock().unwrap().clone()
-        }
-    }
-
-    fn error(name: &str) -> Answer {
-        Answer::json(400, &format!(r#"{{"error":"{name}","error_description":"AADSTS70016: x"}}"#))
-    }
-
-    #[tokio::test]
-    async fn the_code_is_shown_and_the_token_waited_for() {
-        let bench = bench(vec![
-            Answer::json(200, CODE),
-            error("authorization_pending"),
-            error("slow_down"),
-            error("authorization_pending"),
-            Answer::json(200, TOKEN),
-        ])
-        .await;
-        let granted = bench.sign_in().await.unwrap();
-        assert_eq!(granted.token.secret.expose(), "the token");
-        assert_eq!(granted.refresh_token.unwrap().expose(), "the refresh");
-        assert_eq!(granted.id_token.as_deref(), Some("the id"));
-        let expected = DeviceCode {
-            url: "https://login.example/device".into(),
-            code: "ABC123".into(),
-            expires_in: Duration::from_secs(900),
-        };
-        assert_eq!(*bench.shown.0.lock().unwrap(), [expected]);
-        // RFC 8628 §3.5: `slow_down` adds five seconds for good.
-        assert_eq!(bench.pauses(), [3, 3, 8, 8]);
-        let requests = bench.server.requests();
-        assert!(requests[0].starts_with("POST /home.example/oauth2/v2.0/devicecode HTTP/1.1\r\n"));
-        assert!(
-            requests[0].ends_with(
-                "scope=https%3A%2F%2Farm%2F.default+offline_access+openid+profile&client_id=the-client"
-            ),
-            "{}",
-            requests[0]
-        );
-        assert!(requests[1].starts_with("POST /home.example/oauth2/v2.0/token HTTP/1.1\r\n"));
-        assert!(
-            requests[1].ends_with(
-                "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&\
-                 device_code=the+device&client_id=the-client"
-            ),
-            "{}",
-            requests[1]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_busy_service_is_asked_less_often() {
-        let bench = bench(vec![
-            Answer::json(200, CODE),
-            Answer::html(503, "<h1>busy</h1>"),
-            Answer::json(429, "{}").header("Retry-After: 7"),
-            Answer::json(200, TOKEN),
-        ])
-        .await;
-        assert!(bench.sign_in().await.is_ok());
-        assert_eq!(bench.pauses(), [3, 6, 7, 10]);
-    }
-
-    #[tokio::test]
-    async fn ends_without_a_token_say_why() {
-        let check = async |answer: Answer, message: &str, hint: &str| {
-            let bench = bench(vec![Answer::json(200, CODE), answer]).await;
-            let error = bench.sign_in().await.err().unwrap();
-            assert_eq!(error.to_string(), format!("device-code was refused: {message}"));
-            assert!(error.hint().contains(hint), "{}", error.hint());
-        };
-        check(error("expired_token"), "the code was not entered in time", "bastide login").await;
-        check(error("access_denied"), "the sign-in was declined on the page", "allow it").await;
-        check(error("authorization_declined"), "the sign-in was declined on the page", "allow it").await;
-        check(
-            Answer::json(
-                400,
-                r#"{"error":"invalid_grant","error_description":"AADSTS53003: Access has been blocked. Trace ID: 1"}"#,
-            ),
-            "AADSTS53003: Access has been blocked.",
-            "conditional access",
-        )
-        .await;
-        let strange = "the sign-in service answered something else than a token";
-        check(Answer::html(200, "<html>WiFi</html>"), strange, "proxy").await;
-        check(Answer::html(400, "<html>WiFi</html>"), strange, "proxy").await;
-        check(Answer::json(200, "{}"), strange, "proxy").await;
-    }
-
-    #[tokio::test]
-    async fn a_refresh_token_brings_a_token_and_its_successor() {
-        let bench = bench(vec![Answer::json(200, TOKEN)]).await;
-        let request = TokenRequest {
-            certificate: Some(bastide_core::CertificateRequest {
-                key: r#"{"kty":"RSA"}"#.into(),
-                key_id: "abc".into(),
-            }),
-            ..TokenRequest::new("pas")
-        };
-        let old = Secret::new("old refresh");
-        let granted = bench.client.by_refresh_token("c", "t", &old, &request).await.unwrap();
-        assert_eq!(granted.refresh_token.unwrap().expose(), "the refresh");
-        let sent = bench.server.requests().remove(0);
-        assert!(
-            sent.ends_with(
-                "grant_type=refresh_token&refresh_token=old+refresh&scope=pas+offline_access+openid+profile&\
-                 client_id=c&token_type=ssh-cert&req_cnf=%7B%22kty%22%3A%22RSA%22%7D&key_id=abc&\
-                 claims=%7B%22access_token%22%3A%7B%22xms_cc%22%3A%7B%22values%22%3A%5B%22CP1%22%5D%7D%7D%7D"
-            ),
-            "{sent}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_certificate_is_a_token_of_another_type() {
-        let body = r#"{"token_type":"ssh-cert","expires_in":3599,"access_token":"AAAA"}"#;
-        let bench = bench(vec![Answer::json(200, body)]).await;
-        let granted =
-            bench.client.by_refresh_token("c", "t", &Secret::new("r"), &TokenRequest::new("pas")).await;
-        assert_eq!(granted.unwrap().token.secret.expose(), "AAAA");
-    }
-
-    #[tokio::test]
-    async fn a_refused_refresh_token_says_what_to_do() {
-        let body = r#"{"error":"invalid_grant","error_description":"AADSTS700082: The refresh token has expired. Trace ID: 1","suberror":"bad_token"}"#;
-        let bench = bench(vec![Answer::json(400, body)]).await;
-        let secret = Secret::new("hunter2");
-        let error =
-            bench.client.by_refresh_token("c", "organizations", &secret, &TokenRequest::new("s")).await;
-        let error = error.err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "device-code was refused: AADSTS700082: The refresh token has expired."
-        );
-        assert_eq!(error.hint(), "the sign-in has expired: run `bastide login` again");
-        assert!(!format!("{error:?}").contains("hunter2"));
-    }
-
-    #[tokio::test]
-    async fn a_malformed_tenant_is_refused_before_anything_is_sent() {
-        let bench = bench(Vec::new()).await;
-        for tenant in ["", "a/b", "a b", "ü"] {
-            let made =
-                bench.client.by_refresh_token("c", tenant, &Secret::new("r"), &TokenRequest::new("s")).await;
-            assert!(made.err().unwrap().to_string().contains("is not a tenant"), "{tenant}");
-        }
-        assert!(bench.server.requests().is_empty());
+/// A refusal of a device code, as the user is told of it.
+#[cfg(fuzzing)]
+pub(crate) fn read_refusal(body: &[u8]) -> AuthError {
+    match serde_json::from_slice(body) {
+        Ok(refusal) => not_entered(RequestTokenError::ServerResponse(refusal), "t"),
+        Err(_) => strange(),
     }
 }
+
+#[cfg(fuzzing)]
+fn fuzzed() -> Result<Client, AuthError> {
+    client("https://localhost", "c", "t")
+}
+
+/// As [`Exchange`] hands answers on.
+#[cfg(fuzzing)]
+fn replayed(status: u16, body: &[u8]) -> Result<HttpResponse, Failure> {
+    let answer = http::Response::builder().status(status).body(Bytes::copy_from_slice(body));
+    match answer.map_err(|_| Failure::Unsendable)? {
+        answer if answer.status().is_success() => vector(answer),
+        answer => Err(crate::transport::refusal("localhost", &answer).1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

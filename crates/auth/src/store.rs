@@ -112,6 +112,10 @@ impl Store {
                     Err(AuthError::Store { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
                         Default::default()
                     }
+                    Err(error) if disk.is_in_keyring() => {
+                        tracing::debug!(%error, "it is taken for empty");
+                        Default::default()
+                    }
                     loaded => loaded?,
                 };
                 Ok(Locked { contents, hold: Hold::Disk { disk: disk.clone(), found, _lock: lock } })
@@ -259,7 +263,7 @@ impl Locked {
                 **guard = Contents::default();
                 Ok(())
             }
-            Hold::Disk { disk, found, .. } => disk.clear(found.take()).await,
+            Hold::Disk { disk, .. } => disk.clear().await,
         }
     }
 }
@@ -327,9 +331,18 @@ impl Disk {
         Ok(Kept::InFile(self.path()))
     }
 
-    async fn clear(&self, found: Option<Kept>) -> Result<(), AuthError> {
-        if found == Some(Kept::InKeyring) {
-            self.in_keyring(|vault| vault.delete()).await?;
+    /// Whether the file says that the contents are in the keyring.
+    fn is_in_keyring(&self) -> bool {
+        let text = fs::read(self.path()).map(Zeroizing::new).unwrap_or_default();
+        matches!(serde_json::from_slice(&text), Ok(Document::Keyring))
+    }
+
+    async fn clear(&self) -> Result<(), AuthError> {
+        // Where they are in the file by now, older ones may still be in a keyring that could not be used then.
+        match self.in_keyring(|vault| vault.delete()).await {
+            Err(error) if self.is_in_keyring() => return Err(error),
+            Err(error) => tracing::debug!(%error, "the keyring can't be used"),
+            Ok(()) => {}
         }
         // The lock stays: who removes it takes it from others who wait for it.
         match fs::remove_file(self.path()) {
@@ -533,6 +546,26 @@ mod tests {
         let store = Store::in_folder(folder.path().into(), Some(vault as Arc<dyn Vault>));
         assert!(matches!(keep(&store, "a").await, Kept::InFile(_)));
         assert!(store.read().await.unwrap().account("https://login").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_keyring_that_has_gone_does_not_stop_a_new_sign_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Arc::new(FakeVault::default());
+        let store = Store::in_folder(folder.path().into(), Some(Arc::clone(&vault) as Arc<dyn Vault>));
+        assert_eq!(keep(&store, "a").await, Kept::InKeyring);
+        *vault.broken.lock().unwrap() = Some("no session".into());
+        // Signing out must not say that it is done while it is not.
+        let error = store.clear().await.unwrap_err();
+        assert_eq!(error.to_string(), "the sign-in kept in the system's keyring cannot be used");
+        let elsewhere = Store::in_folder(folder.path().into(), None);
+        assert!(elsewhere.clear().await.is_err());
+        assert!(matches!(keep(&elsewhere, "b").await, Kept::InFile(_)));
+        assert_eq!(elsewhere.read().await.unwrap().accounts[0].id, "b");
+        // And takes all of it, once it can.
+        *vault.broken.lock().unwrap() = None;
+        assert_eq!(store.clear().await.unwrap(), ["b@example.org"]);
+        assert!(vault.held.lock().unwrap().is_none());
     }
 
     #[tokio::test]

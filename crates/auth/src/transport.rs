@@ -148,7 +148,7 @@ impl Exchange {
 }
 
 /// What an answer without a token comes to, and the end of the attempt when another may help.
-fn refusal(host: &str, answer: &http::Response<Bytes>) -> (Option<End>, Failure) {
+pub(crate) fn refusal(host: &str, answer: &http::Response<Bytes>) -> (Option<End>, Failure) {
     let (host, status) = (host.to_owned(), answer.status().as_u16());
     let message = entra::message(answer.body());
     match status {

@@ -146,7 +146,7 @@ pub(crate) struct Global {
     /// What standard output carries
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text, help_heading = OUTPUT)]
     pub(crate) output: Output,
-    /// Say more; twice, for searching faults
+    /// Say more; twice or three times, for searching faults
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OUTPUT)]
     pub(crate) verbose: u8,
     /// Say nothing but errors

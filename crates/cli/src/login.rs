@@ -76,7 +76,7 @@ impl Prompt for Page {
             self.reporter.say(&picture);
         }
         self.reporter.say(&format!(
-            "To sign in, open {url} in any browser and enter the code {code} within {} minutes",
+            "To sign in, open {url} in any browser\nand enter the code {code} within {} minutes",
             minutes(*expires_in)
         ));
         self.shown.send_replace(Some(url.clone()));

@@ -224,7 +224,7 @@ pub(crate) fn own_faults() {
     }));
 }
 
-/// Log lines of the libraries: warnings by default, ours in detail with `-v`, everything with `-vv`.
+/// Log lines of the libraries: warnings by default, what was done with `-v`, how with `-vv`, each step with `-vvv`.
 fn log_to(stderr: &Arc<Speaker>, global: &Global) {
     let stderr = Arc::clone(stderr);
     use tracing::level_filters::LevelFilter;
@@ -232,7 +232,8 @@ fn log_to(stderr: &Arc<Speaker>, global: &Global) {
         (true, _) => LevelFilter::ERROR,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,
-        (false, _) => LevelFilter::DEBUG,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
     };
     let colors = match global.color {
         Color::Auto => std::io::IsTerminal::is_terminal(&std::io::stderr()),

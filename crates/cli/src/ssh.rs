@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bastide::{Plan, Relay, Secret, Stopped};
 use tokio::process::{Child, Command};
@@ -67,8 +67,9 @@ async fn session(
             false => session.run_here(relay, &signals).await,
         }
     };
+    let started = Instant::now();
     let exit = session.sign_in.during(running).await?;
-    session.sign_in.explain(exit, reporter);
+    session.sign_in.explain(exit, started.elapsed(), reporter);
     Ok(exit)
 }
 

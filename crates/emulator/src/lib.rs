@@ -220,7 +220,7 @@ impl Emulator {
         self.azure.sign_ins.set_outcome(upn, outcome);
     }
 
-    /// ARM demands that tokens carry these claims, in the JSON of a `claims` parameter; nothing when none.
+    /// ARM and the data plane demand that tokens carry these claims, in the JSON of a `claims` parameter; nothing when none.
     pub fn demand_claims(&self, claims: Option<&str>) {
         self.azure.sign_ins.demand(claims.map(str::to_owned));
     }

@@ -9,6 +9,7 @@
 
 mod buffer;
 mod chain;
+mod challenge;
 mod deadline;
 mod dial;
 mod error;
@@ -32,11 +33,14 @@ use bytes::Bytes;
 
 pub use crate::buffer::Buffer;
 pub use crate::chain::{Certificate, Chain, Distrust};
+pub use crate::challenge::Challenge;
 pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
 pub use crate::proxy::ProxyRules;
 pub use crate::retry_after::retry_after;
+#[cfg(target_os = "linux")]
+pub use crate::sys::{Diagnosis, diagnose};
 pub use crate::upgrade::Upgrade;
 pub use crate::wire::{Standing, Wire};
 

@@ -127,7 +127,7 @@ pub fn pod(body: &[u8]) -> Option<Origin> {
 
 /// How long a refusal of a mint asks to wait.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    crate::mint::retry_after(headers, now)
+    bastide_net::retry_after(headers, now)
 }
 
 /// The id under which the service logged a refusal.

@@ -1,11 +1,13 @@
 //! From an access token to an open WebSocket: data pod, mint, dial, upgrade (protocol.md §3, §5). It leaves out
 //! when to try again and what is sent over the WebSocket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bastide_core::{AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message};
-use bastide_net::{Network, Origin, Upgrade, Wire, retry_after};
+use bastide_core::{
+    AccessToken, AuthError, End, Entry, Grant, Plan, Provider, Secret, TokenRequest, service_message,
+};
+use bastide_net::{Challenge, Network, Origin, Upgrade, Wire, retry_after};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use tokio::sync::oneshot;
@@ -28,7 +30,8 @@ enum Age {
 pub(crate) struct Gate {
     pub(crate) network: Network,
     pub(crate) provider: Arc<dyn Provider>,
-    pub(crate) token: TokenRequest,
+    /// What tokens are asked for; shared, so that a challenge is met once.
+    pub(crate) token: Arc<Mutex<TokenRequest>>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) front: Origin,
     pub(crate) reaper: Reaper,
@@ -105,8 +108,12 @@ impl Gate {
     }
 
     async fn access_token(&self) -> Result<Secret, Failure> {
-        let token = self.provider.access_token(&self.token).await.map_err(not_signed_in)?;
+        let token = self.provider.access_token(&self.wanted()).await.map_err(not_signed_in)?;
         Ok(token.secret)
+    }
+
+    fn wanted(&self) -> TokenRequest {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Which host mints: the Bastion host itself, or the data pod that it names.
@@ -168,8 +175,8 @@ impl Gate {
         }
     }
 
-    /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked: a 401 is
-    /// tried once more with another one, which then stays in `token`.
+    /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked, or lack claims that
+    /// the service challenges for: a 401 is tried once more with another one, which then stays in `token`.
     async fn post(
         &self,
         host: &Origin,
@@ -182,9 +189,25 @@ impl Gate {
         if answer.status() != 401 {
             return Ok(answer);
         }
-        let another = self.provider.another_token(&self.token, token).await;
-        *token = another.map_err(not_signed_in)?.secret;
+        *token = self.another_token(&answer, token).await.map_err(not_signed_in)?.secret;
         self.post_once(host, path, content_type, &body(token)).await
+    }
+
+    /// Another token than the one that was refused by `answer`. The claims of a challenge stay for all that are asked for
+    /// later; one that names those that `refused` was asked for with has revoked it.
+    async fn another_token(
+        &self,
+        answer: &Response<Bytes>,
+        refused: &Secret,
+    ) -> Result<AccessToken, AuthError> {
+        let mut wanted = self.wanted();
+        let claims = Challenge::read(answer.headers()).claims();
+        if claims.is_none() || claims == wanted.claims {
+            return self.provider.another_token(&wanted, refused).await;
+        }
+        wanted.claims = claims;
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&wanted);
+        self.provider.access_token(&wanted).await
     }
 
     async fn post_once(

@@ -1,8 +1,8 @@
 //! The path of one connection, from the accepted local side to the released token (ARCHITECTURE.md, "The path
 //! of a connection"). It leaves out listening.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -156,7 +156,8 @@ impl Relay {
             Keepalive::Tcp => Ping::Never,
         }));
         reaper.adopt(Vigil::keep(Arc::downgrade(&vigil), stop.clone()));
-        let gate = Gate { network, provider, token, plan: Arc::new(plan), front, reaper };
+        let (token, plan) = (Arc::new(Mutex::new(token)), Arc::new(plan));
+        let gate = Gate { network, provider, token, plan, front, reaper };
         Ok(Self {
             shared: Arc::new(Shared {
                 stock: Stock::new(gate.clone(), options.prefetch, stop.clone()),

@@ -114,7 +114,9 @@ pub(crate) struct Session {
     awaiting_pong: Option<Awaited>,
     /// What [`Session::sent`] was at the oldest ping without a pong.
     asked: Option<u64>,
-    /// So many bytes the service has read: a pong has come from behind them.
+    /// So many bytes are not in the service's buffers any more: a pong has come from behind them, or the VM has spoken
+    /// since. Who speaks may not have read for a while, so a word of the VM proves [`SURELY_TAKEN`] at most: who takes
+    /// turns is found dead soon, and a VM that works off a batch of questions has its time.
     proven: u64,
     ended_by_ping: bool,
     /// The local side had said something and finished, and all of it was written, before the service last spoke.
@@ -242,7 +244,7 @@ impl Session {
             match found {
                 Found::Nothing => return,
                 // RFC 6455 §5.5.3 lets a pong answer only the last of several pings: the oldest is what it proves.
-                Found::Pong => self.proven = self.asked.take().unwrap_or(self.proven),
+                Found::Pong => self.proven = self.asked.take().unwrap_or_default().max(self.proven),
                 Found::Ping(_) if matches!(self.phase, Phase::Closing { wire: Wire::ReadOnly, .. }) => {}
                 Found::Ping(payload) => self.outbox.push_control(Control::Pong, &payload),
                 Found::Close(code, reason) => {
@@ -557,6 +559,7 @@ impl Session {
 
     fn heard_vm(&mut self, payload: usize, now: Instant) {
         self.received += payload as u64;
+        self.proven = self.sent.min(self.proven + SURELY_TAKEN);
         match &mut self.phase {
             Phase::Fresh => self.phase = Phase::Live,
             Phase::Closing { until, .. } => *until = now + CLOSE_WITHIN,

@@ -15,6 +15,7 @@ mod frames;
 mod http_answers;
 mod judge;
 mod service;
+mod sign_in;
 mod words;
 
 use std::sync::LazyLock;
@@ -27,9 +28,14 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("mint", service::mint),
     // Crate net.
     ("http", http_answers::http),
-    // Crates arm, core and auth.
+    // Crates arm and core.
     ("arm", service::arm),
-    ("entra", service::entra),
+    // Crate auth.
+    ("entra", sign_in::entra),
+    ("device_code", sign_in::device_code),
+    ("token", sign_in::token),
+    ("certificate", sign_in::certificate),
+    ("agent", sign_in::agent),
     // Crates core and client.
     ("resource_id", words::resource_id),
     ("endpoint", words::endpoint),

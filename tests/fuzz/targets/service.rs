@@ -1,4 +1,4 @@
-//! Answers of the services behind the sockets: the data plane's mint and pod, ARM, Entra ID.
+//! Answers of the services behind the sockets: the data plane's mint and pod, and ARM.
 
 use std::time::{Duration, SystemTime};
 
@@ -79,19 +79,6 @@ pub(crate) fn arm(input: &[u8]) {
                 }
             }
         }
-    }
-}
-
-/// The body of a refusal, or what `az` wrote to its standard error. What a granted token looks like is read by
-/// `azure_identity`.
-pub(crate) fn entra(body: &[u8]) {
-    let mut texts = vec![bastide_auth::fuzzing::message(body)];
-    if let Ok(text) = std::str::from_utf8(body) {
-        texts.push(bastide_auth::fuzzing::tool_message(text));
-    }
-    for text in texts.into_iter().flatten() {
-        fit_for_a_terminal(&text);
-        bastide_auth::fuzzing::hint(&text, Some("t")).iter().for_each(|hint| fit_for_a_terminal(hint));
     }
 }
 

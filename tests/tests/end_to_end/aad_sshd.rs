@@ -11,48 +11,63 @@ use crate::aad::{log_in, personal};
 
 /// A VM whose server takes nothing but certificates of the emulator's authority, for the user who runs the test: it
 /// is the name of a person and of the service principal of the scenario.
-struct Site {
-    lab: Lab,
-    // Lives as long as the lab.
-    _sshd: Sshd,
+pub(crate) struct Site {
+    pub(crate) lab: Lab,
+    pub(crate) sshd: Sshd,
 }
 
 /// Says what the server has accepted (`ExposeAuthInfo` of sshd_config(5)).
-const HOW: &str = "cat \"$SSH_USER_AUTH\"";
+pub(crate) const HOW: &str = "cat \"$SSH_USER_AUTH\"";
 
 /// A command that says when the session is there, and lasts as long as its input.
-const HOLD: &str = "echo ready; cat";
+pub(crate) const HOLD: &str = "echo ready; cat";
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With further settings of the sign-in (see `scenario.example.toml` of the emulator).
+    pub(crate) fn with(settings: &str) -> Self {
+        let sshd = Self::sshd();
+        let person = sshd.user();
+        let site = Self::of(sshd, &person, settings);
+        site.sshd.trust(&site.lab.emulator().state().join("ca.pub"));
+        site
+    }
+
+    fn sshd() -> Sshd {
         // With the user's own agent full of keys, the server loses its patience at the second wrong one.
-        let sshd = Sshd::start_with("ExposeAuthInfo yes\nMaxAuthTries 2");
-        let (user, port) = (sshd.user(), sshd.port());
+        Sshd::start_with("ExposeAuthInfo yes\nMaxAuthTries 2")
+    }
+
+    /// For a person and a service principal of this name, with a server that does not trust the authority yet.
+    fn of(sshd: Sshd, name: &str, settings: &str) -> Self {
+        let port = sshd.port();
         let lab = Lab::with(&format!(
-            "[sign_in]\ndevice_code_interval_seconds = 0\ndevice_code_approved_by = \"{user}\"\n\
-             [[users]]\nupn = \"{user}\"\nobject_id = \"33333333-3333-4333-8333-333333333333\"\n\
+            "[sign_in]\ndevice_code_interval_seconds = 0\ndevice_code_approved_by = \"{name}\"\n{settings}\n\
+             [[users]]\nupn = \"{name}\"\nobject_id = \"33333333-3333-4333-8333-333333333333\"\n\
              tenant = \"emulator.example\"\n\
-             [[service_principals]]\nclient_id = \"{user}\"\nobject_id = \"55555555-5555-4555-8555-555555555555\"\n\
+             [[service_principals]]\nclient_id = \"{name}\"\nobject_id = \"55555555-5555-4555-8555-555555555555\"\n\
              tenant = \"emulator.example\"\n\
              [[virtual_machines]]\nname = \"box\"\nprivate_ip = \"10.0.0.4\"\n\
              ports = {{ 22 = \"127.0.0.1:{port}\" }}\n"
         ));
-        sshd.trust(&lab.emulator().state().join("ca.pub"));
-        Self { lab, _sshd: sshd }
+        Self { lab, sshd }
     }
 
     /// The words of a session, up to what is meant for OpenSSH.
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("ssh -n bastion -g demo --auth-type AAD --target-resource-id {}", self.lab.vm("box"))
     }
 
-    fn ssh(&self) -> Program {
+    pub(crate) fn ssh(&self) -> Program {
         self.lab.bastide(&self.line())
     }
 
     /// `command`, a line for the shell, with an agent that holds four keys of the user's, which the server does not
     /// know: files `keys/k1` and so on.
-    fn with_agent(&self, command: &str) -> Program {
+    pub(crate) fn with_agent(&self, command: &str) -> Program {
         let keys = self.lab.home().join("keys");
         let line = format!(
             "mkdir '{0}' && for n in 1 2 3 4; do ssh-keygen -q -t ed25519 -N '' -C mine-$n -f '{0}/k'$n && \
@@ -65,7 +80,7 @@ impl Site {
 }
 
 /// Waits for the first line of [`HOLD`]; the session ends with what is returned.
-fn hold(session: &mut Running) -> impl Sized + use<> {
+pub(crate) fn hold(session: &mut Running) -> impl Sized + use<> {
     let (stdin, stdout) = session.pipes();
     let mut stdout = BufReader::new(stdout);
     let mut line = String::new();
@@ -83,6 +98,30 @@ fn a_person_and_an_application_get_in() {
         assert!(outcome.text().starts_with("publickey ssh-rsa-cert-v01@openssh.com "), "{outcome}");
     }
     assert_eq!(site.lab.transcript().issued("ssh_certificate"), 2);
+    // With IP connect, too.
+    let line = "ssh -n bastion -g demo --auth-type AAD --target-ip-address 10.0.0.4 -- -F none";
+    let outcome = site.lab.bastide(line).arg(HOW).run().expect_code(0);
+    assert!(outcome.text().starts_with("publickey ssh-rsa-cert-v01@openssh.com "), "{outcome}");
+}
+
+#[test]
+fn a_machine_without_the_extension_is_explained() {
+    let sshd = Site::sshd();
+    let person = sshd.user();
+    let site = Site::of(sshd, &person, "");
+    let outcome = site.ssh().args(["--", "-F", "none", "true"]).run().expect_code(255);
+    outcome.expect_stderr("Permission denied").expect_stderr("it needs the extension AADSSHLoginForLinux");
+}
+
+#[test]
+fn a_person_whom_the_machine_does_not_know_is_explained() {
+    let site = Site::of(Site::sshd(), "bob@emulator.example", "");
+    site.sshd.trust(&site.lab.emulator().state().join("ca.pub"));
+    let outcome = site.ssh().args(["--", "-F", "none", "true"]).run().expect_code(255);
+    outcome
+        .expect_stderr("Permission denied")
+        .expect_stderr("the VM did not take the certificate of bob@emulator.example")
+        .expect_stderr("'Virtual Machine User Login'");
 }
 
 #[test]
@@ -136,14 +175,23 @@ fn files_are_copied_over_a_shared_connection() {
     // Should the master not be there, there is no other way either.
     let scp = lab.program("scp").args(["-q", "-F", "none", "-o", &control, "-o", "ProxyCommand=false"]);
     scp.arg(&file).arg(remote(&two)).run().expect_code(0);
+    let copied = lab.home().join("copied");
+    let batch = lab.file("batch", format!("get {} {}\n", two.display(), copied.display()));
+    let sftp =
+        lab.program("sftp").args(["-q", "-F", "none", "-o", &control, "-o", "ProxyCommand=false", "-b"]);
+    sftp.arg(&batch).arg("anything").run().expect_code(0);
+    assert_eq!(std::fs::read(copied).unwrap(), b"over the master");
     let shell = format!("ssh -F none -o {control} -o ProxyCommand=false");
     let rsync = lab.program("rsync").args(["-a", "-e", &shell]);
     rsync.arg(remote(&two)).arg(&three).run().expect_code(0);
     assert_eq!(std::fs::read(three).unwrap(), b"over the master");
+    let second = site.ssh().args(["--", "-F", "none", "-S", &master, "echo second"]).run().expect_code(0);
+    assert_eq!(second.text(), "second\n");
     drop(pipes);
     session.finish().expect_code(0);
     let transcript = lab.transcript();
-    assert_eq!((transcript.mints(), transcript.issued("ssh_certificate")), (1, 1));
+    // The second session has a certificate at hand before OpenSSH finds that it needs none.
+    assert_eq!((transcript.mints(), transcript.issued("ssh_certificate")), (1, 2));
 }
 
 #[test]
@@ -208,7 +256,6 @@ fn no_file_holds_a_key_at_any_time() {
     std::fs::remove_file(&log).unwrap();
     let home = site.lab.home().display().to_string();
     let written = trace.written();
-    eprintln!("{written:#?}");
     assert!(!written.is_empty());
     for path in &written {
         let below = path.strip_prefix(&home).unwrap_or_else(|| panic!("'{path}' is not in the user's home"));

@@ -4,15 +4,19 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod aad;
+mod aad_agent;
+mod aad_files;
 mod aad_sshd;
 mod abuse;
 mod bulk;
+mod claims;
 mod contract;
 mod device_code;
 mod faults;
 mod host_keys;
 mod hosts;
 mod identity;
+mod keyring;
 mod keyvault;
 mod ledger;
 mod openssh;

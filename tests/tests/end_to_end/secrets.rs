@@ -4,14 +4,15 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use bastide_emulator::Surroundings;
 use bastide_tests::{Lab, Outcome, Program, Running, Tinyproxy, Tunnel};
 use rustix::process::Signal;
 
 use crate::aad::personal;
 
 /// What nobody may see: the client's secret, the VM's password, any token of Entra ID (the beginning of every JWT, RFC
-/// 7519 §3.1), the tokens of the data plane that were handed out and paths that hold one, device codes, private keys,
-/// the proxy's password, plain and as RFC 7617 sends it.
+/// 7519 §3.1), the refresh token in the store, the tokens of the data plane that were handed out and paths that hold
+/// one, device codes, private keys, the proxy's password, plain and as RFC 7617 sends it.
 fn secrets(lab: &Lab) -> Vec<String> {
     let known = [
         "eyJ",
@@ -21,11 +22,24 @@ fn secrets(lab: &Lab) -> Vec<String> {
         Tinyproxy::PASSWORD,
         "bWU6cHIweHktczNjcmV0",
         "PRIVATE KEY",
+        // "openssh-key-v1", OpenSSH's own form (PROTOCOL.key), in base64.
+        "b3BlbnNzaC1rZXktdj",
     ];
     let own = ["AZURE_CLIENT_SECRET", "BASTIDE_EMULATOR_VM_PASSWORD"].map(|name| lab.env(name));
     let handed_out = lab.emulator().secrets();
-    known.into_iter().map(str::to_owned).chain(own).chain(handed_out).collect()
+    known.into_iter().map(str::to_owned).chain(own).chain(handed_out).chain(refresh_token(lab)).collect()
 }
+
+/// The refresh token in the store, which changes with every use.
+fn refresh_token(lab: &Lab) -> Option<String> {
+    let store = std::fs::read(lab.home().join(STORE)).ok()?;
+    let store: serde_json::Value = serde_json::from_slice(&store).unwrap();
+    let token = store.pointer("/accounts/0/refresh_token")?.as_str().unwrap();
+    assert!(token.len() > 16, "a refresh token is long");
+    Some(token.to_owned())
+}
+
+const STORE: &str = ".local/state/bastide/sign-in.json";
 
 #[track_caller]
 fn shows_none(lab: &Lab, what: &str, text: &str) {
@@ -36,9 +50,14 @@ fn shows_none(lab: &Lab, what: &str, text: &str) {
 
 #[track_caller]
 fn outcome_shows_none(lab: &Lab, outcome: &Outcome) {
+    streams_show_none(lab, outcome);
+    assert!(outcome.stderr.contains("TRACE"), "-vvv says nothing: {outcome}");
+}
+
+#[track_caller]
+fn streams_show_none(lab: &Lab, outcome: &Outcome) {
     shows_none(lab, "standard output", &outcome.text());
     shows_none(lab, "standard error", &outcome.stderr);
-    assert!(outcome.stderr.contains("DEBUG"), "-vv says nothing: {outcome}");
 }
 
 /// The files of a process's folder in proc(5) with these names, and of all that it has started.
@@ -70,7 +89,7 @@ pub(crate) fn shown_below(id: u32) -> String {
 fn files_show_none(lab: &Lab, folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let is_store = path.ends_with(".local/state/bastide/sign-in.json");
+        let is_store = path.ends_with(STORE);
         let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
         if kind.is_dir() {
             files_show_none(lab, &path);
@@ -90,7 +109,7 @@ fn arguments_show_none(lab: &Lab, running: &Running, expected: &str) {
 
 /// Through a proxy with a password, told by the environment, which only the user can read.
 fn talkative(lab: &Lab, proxy: &Tinyproxy, line: &str) -> Program {
-    lab.bastide(line).arg("-vv").env("HTTPS_PROXY", proxy.url())
+    lab.bastide(line).arg("-vvv").env("HTTPS_PROXY", proxy.url())
 }
 
 #[test]
@@ -112,7 +131,7 @@ fn a_tunnel_with_everything_said() {
 fn a_connection_through_a_data_pod_with_everything_said() {
     // The proxy's resolver knows nothing of names below `localhost`.
     let lab = Lab::new();
-    let line = "proxy -n developer -g demo --target-resource-id {vm} --resource-port 81 -vv --retries 1";
+    let line = "proxy -n developer -g demo --target-resource-id {vm} --resource-port 81 -vvv --retries 1";
     outcome_shows_none(&lab, &lab.bastide(line).run().expect_code(22));
 }
 
@@ -177,7 +196,7 @@ fn failures_with_everything_said() {
 
 /// Holds a session open, and looks at everything that it shows.
 #[track_caller]
-fn session_shows_none(lab: &Lab, program: Program, first_line: &str) {
+fn session_shows_none(lab: &Lab, program: Program, first_line: &str) -> Outcome {
     // The user's own variables are no doing of ours: without them, the others can be told.
     let program = personal(program).env_remove("BASTIDE_EMULATOR_VM_PASSWORD");
     let mut running = program.arg("echo hello; cat").start();
@@ -190,14 +209,18 @@ fn session_shows_none(lab: &Lab, program: Program, first_line: &str) {
     assert!(shown.contains("ProxyCommand="), "{shown}");
     shows_none(lab, "the arguments and variables of a process", &shown);
     drop(stdin);
-    outcome_shows_none(lab, &running.finish().expect_code(0));
+    let outcome = running.finish().expect_code(0);
+    outcome_shows_none(lab, &outcome);
     files_show_none(lab, lab.home());
+    outcome
 }
 
 #[test]
 fn a_persons_sign_in_and_session_with_everything_said() {
     let lab = Lab::with("[sign_in]\ndevice_code_interval_seconds = 0\n");
-    let mut login = personal(lab.bastide("login --no-browser -vv -o json")).start();
+    let login = personal(lab.bastide("login --no-browser -vvv -o json"));
+    // The emulator's environment has it for the tests' sake.
+    let mut login = login.env_remove("BASTIDE_EMULATOR_VM_PASSWORD").start();
     let code = login.event("code");
     // While it stands, the emulator knows it.
     let device_codes = lab.emulator().secrets();
@@ -210,15 +233,20 @@ fn a_persons_sign_in_and_session_with_everything_said() {
     assert!(!outcome.text().contains(&device_codes[0]) && !outcome.stderr.contains(&device_codes[0]));
     files_show_none(&lab, lab.home());
     // What the store holds it keeps to itself.
-    let store = lab.home().join(".local/state/bastide/sign-in.json");
+    let store = lab.home().join(STORE);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&store).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     assert!(std::fs::read_to_string(&store).unwrap().contains("eyJ"));
 
-    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vv -- -F none";
-    session_shows_none(&lab, lab.bastide(line), "");
-    for line in ["account -vv", "account -vv -o json", "logout -vv"] {
-        outcome_shows_none(&lab, &personal(lab.bastide(line)).run().expect_code(0));
+    let first = refresh_token(&lab).unwrap();
+    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vvv -- -F none";
+    let outcome = session_shows_none(&lab, lab.bastide(line), "");
+    // The certificate was asked for with the refresh token, and brought its successor.
+    assert_ne!(refresh_token(&lab).unwrap(), first);
+    assert!(!outcome.stderr.contains(&first), "{outcome}");
+    for line in ["account -vvv", "account -vvv -o json", "logout -vvv"] {
+        // Some of them have little to say.
+        streams_show_none(&lab, &personal(lab.bastide(line)).run().expect_code(0));
     }
     files_show_none(&lab, lab.home());
 }
@@ -227,7 +255,7 @@ fn a_persons_sign_in_and_session_with_everything_said() {
 fn a_session_by_password_with_everything_said() {
     let lab = crate::aad::lab_of("ada@emulator.example", "");
     crate::aad::log_in(&lab);
-    let line = "ssh -n bastion -g demo --password-stdin --username azureuser --target-resource-id {vm} -vv -- -F none";
+    let line = "ssh -n bastion -g demo --password-stdin --username azureuser --target-resource-id {vm} -vvv -- -F none";
     let first_line = format!("{}\n", lab.env("BASTIDE_EMULATOR_VM_PASSWORD"));
     session_shows_none(&lab, lab.bastide(line), &first_line);
 }
@@ -237,6 +265,56 @@ fn a_refused_sign_in_with_everything_said() {
     let lab = crate::aad::lab_of("ada@emulator.example", "");
     crate::aad::log_in(&lab);
     lab.emulator().end_refresh_tokens(bastide_emulator::RefreshEnd::Revoked);
-    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vv";
+    let line = "ssh -n bastion -g demo --auth-type AAD --target-resource-id {vm} -vvv";
     outcome_shows_none(&lab, &personal(lab.bastide(line)).run().expect_code(10));
+}
+
+#[test]
+fn a_key_in_files_with_everything_said() {
+    let lab = crate::aad::lab_of("ada@emulator.example", "");
+    crate::aad::log_in(&lab);
+    let folder = lab.home().join("entra");
+    let program = personal(lab.bastide("ssh-cert -vvv -o json --write")).arg(&folder);
+    outcome_shows_none(&lab, &program.run().expect_code(0));
+    // That is where it belongs, and nowhere else.
+    std::fs::remove_dir_all(&folder).unwrap();
+    files_show_none(&lab, lab.home());
+}
+
+#[test]
+fn sign_ins_of_programs_with_everything_said() {
+    let lab = Lab::new();
+    let check = |program: Program, planted: &[String]| {
+        let outcome = program.run().expect_code(0);
+        outcome_shows_none(&lab, &outcome);
+        for secret in planted {
+            let shown = outcome.text().contains(secret) || outcome.stderr.contains(secret);
+            assert!(!secret.is_empty() && !shown, "'{secret}' is in {outcome}");
+        }
+        files_show_none(&lab, lab.home());
+    };
+    let bare = |line: &str| crate::identity::bare(lab.bastide(line)).env("PATH", "/usr/bin:/bin");
+    for place in Surroundings::ALL {
+        let variables = lab.emulator().surroundings(place);
+        let is_secret =
+            |name: &str| ["HEADER", "ACCESSTOKEN", "REQUEST_TOKEN"].iter().any(|end| name.ends_with(end));
+        let mut planted: Vec<String> =
+            variables.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone()).collect();
+        if let Some((_, path)) = variables.iter().find(|(name, _)| name == "AZURE_CLIENT_CERTIFICATE_PATH") {
+            // The key's lines of base64 (RFC 7468): each would be too much.
+            let pem = std::fs::read_to_string(path).unwrap();
+            let (_, key) = pem.split_once("PRIVATE KEY-----").unwrap();
+            planted.extend(key.lines().skip(1).take_while(|line| !line.starts_with('-')).map(str::to_owned));
+        }
+        let program =
+            variables.iter().fold(bare("account -vvv"), |program, (name, value)| program.env(name, value));
+        check(program, &planted);
+    }
+    let machine = bare("account -vvv --credential managed-identity");
+    check(machine.env("BASTIDE_IMDS_ENDPOINT", lab.emulator().identity_url()), &[]);
+    let secret = lab.env("AZURE_CLIENT_SECRET");
+    check(lab.bastide("account -vvv --credential client-secret"), &[secret]);
+    let prints = "echo 't0p-s3cret of the vault' >&2; echo '{\"access_token\": \"pr1nted-t0ken\", \"expires_on\": 4102444800}'";
+    let exec = bare("account -vvv --credential exec --exec-command").arg(prints);
+    check(exec, &["pr1nted-t0ken".to_owned(), "t0p-s3cret".to_owned()]);
 }

@@ -161,20 +161,16 @@ fn far(stage: &Stage, effort: Effort, report: &mut Report) -> Result<()> {
         }
         let [far, emulated] = cpus.map(|all| quartiles(all)[1]);
         let [rate, emulated_rate] = rates.map(|all| quartiles(all)[1]);
-        report.add(Figure {
-            name: format!("the far end's own CPU, {name}"),
-            value: far,
-            unit: " s/GB",
-            reach: None,
-            detail: format!("{rate:.0} MB/s through bastide"),
-        });
-        report.add(Figure {
-            name: format!("the emulator's own CPU, {name}"),
-            value: emulated,
-            unit: " s/GB",
-            reach: None,
-            detail: format!("{emulated_rate:.0} MB/s through bastide"),
-        });
+        let ends = [("far end", far, rate), ("emulator", emulated, emulated_rate)];
+        for (end, value, rate) in ends {
+            report.add(Figure {
+                name: format!("the {end}'s own CPU, {name}"),
+                value,
+                unit: " s/GB",
+                reach: None,
+                detail: format!("{rate:.0} MB/s through bastide"),
+            });
+        }
     }
     Ok(())
 }

@@ -295,7 +295,11 @@ mod tests {
                 [path, ..] => path,
                 [] => "any.rs",
             };
-            for (path, count) in [(inside, 1), ("crates/net/src/connect.rs", 0), ("xtask/src/main.rs", 0)] {
+            let outside = match rule.within {
+                [] => rule.except,
+                _ => &["crates/net/src/connect.rs", "xtask/src/main.rs"],
+            };
+            for (path, count) in outside.iter().map(|path| (*path, 0)).chain([(inside, 1)]) {
                 let mut findings = Vec::new();
                 rule.check(&Source::new(path, rule.sample), &mut findings);
                 assert_eq!(findings.len(), count, "{} in {path}", rule.rule);

@@ -290,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (inner, file) = (folder.path().join("a"), folder.path().join("a/plugin.so"));
         std::fs::create_dir(&inner).unwrap();
-        std::fs::write(&file, "echo hello\n").unwrap();
+        std::fs::write(&file, "#!/bin/sh\necho it is a script\n").unwrap();
         mode(&file, 0o666);
         mode(&inner, 0o775);
         let real = inner.canonicalize().unwrap();
@@ -319,7 +319,7 @@ mod tests {
             ["'/nowhere/plugin.so' cannot be read: No such file or directory (os error 2)"]
         );
         let folder = tempfile::tempdir().unwrap();
-        assert!(said(folder.path()).first().unwrap().ends_with("' is not a file"));
+        assert!(said(folder.path()).last().unwrap().ends_with("' is not a file"));
         // Any program of this system is an ELF or Mach-O file without the symbol.
         let program = std::env::current_exe().unwrap();
         let copy = folder.path().join("program");

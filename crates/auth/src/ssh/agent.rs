@@ -41,6 +41,8 @@ struct Shared {
     identity: VmSignIn,
     /// The user's own agent.
     beyond: Option<PathBuf>,
+    /// The user whose processes may ask.
+    owner: u32,
     /// A [`Progress`].
     progress: AtomicU8,
     places: Arc<Semaphore>,
@@ -51,6 +53,13 @@ const MAX_MESSAGE: usize = 256 * 1024;
 
 /// Connections at a time: ssh makes one, and one for each program on the VM that uses a forwarded agent.
 const CONNECTIONS_AT_ONCE: usize = 64;
+
+/// How long the user's agent may take over what it knows without asking anybody: which keys it has.
+const LIST_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long it may take over a signature, for which it may want a touch or a word of the user's: as long as a server
+/// waits for a sign-in (`LoginGraceTime` of sshd_config(5)).
+const SIGN_WITHIN: Duration = Duration::from_secs(120);
 
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -67,6 +76,7 @@ impl Agent {
         let shared = Shared {
             identity,
             beyond,
+            owner: rustix::process::geteuid().as_raw(),
             progress: AtomicU8::new(Progress::Idle as u8),
             places: Arc::new(Semaphore::new(CONNECTIONS_AT_ONCE)),
         };
@@ -82,12 +92,7 @@ impl Agent {
     /// How far the sign-in has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let at_least = |progress| self.shared.progress.load(Ordering::Relaxed) >= progress as u8;
-        match () {
-            () if at_least(Progress::Signed) => Progress::Signed,
-            () if at_least(Progress::Offered) => Progress::Offered,
-            () => Progress::Idle,
-        }
+        self.shared.progress()
     }
 
     /// Serves until `stop`.
@@ -139,10 +144,13 @@ impl Shared {
     async fn converse(&self, mut client: UnixStream) -> io::Result<()> {
         // The folder's mode keeps others out already; root comes in anywhere.
         let peer = client.peer_cred()?.uid();
-        if peer != rustix::process::geteuid().as_raw() {
+        if peer != self.owner {
             tracing::warn!(peer, "a process of another user asked the SSH agent");
             return Ok(());
         }
+        // OpenSSH before 8.9 does not say where a connection comes from. It forwards none before it is signed in, and
+        // makes none for itself from then on.
+        let is_late = self.progress() == Progress::Signed;
         let mut conversation = Conversation::default();
         let mut beyond = Beyond { path: self.beyond.as_deref(), stream: None };
         // What this client was shown.
@@ -150,8 +158,8 @@ impl Shared {
         while let Some(message) = read_message(&mut client).await? {
             let answer = match conversation.hear(&message) {
                 Ask::List => {
-                    let others = beyond.ask(&conversation::list_request()).await;
-                    shown = match conversation.is_at_home() {
+                    let others = beyond.ask(&conversation::list_request(), LIST_WITHIN).await;
+                    shown = match conversation.is_at_home() && (conversation.is_bound() || !is_late) {
                         true => self.offer().await,
                         false => None,
                     };
@@ -165,18 +173,27 @@ impl Shared {
                         });
                         self.sign(allowed, data).await
                     }
-                    _ => beyond.ask(&message).await.unwrap_or_else(conversation::failure),
+                    _ => beyond.ask(&message, SIGN_WITHIN).await.unwrap_or_else(conversation::failure),
                 },
                 Ask::Bound => {
                     // The user's agent may restrict its keys to certain hosts (ssh-add -h) and has to know.
-                    beyond.ask(&message).await;
+                    beyond.ask(&message, LIST_WITHIN).await;
                     conversation::success()
                 }
-                Ask::Other => beyond.ask(&message).await.unwrap_or_else(conversation::failure),
+                Ask::Other => beyond.ask(&message, SIGN_WITHIN).await.unwrap_or_else(conversation::failure),
             };
             write_message(&mut client, &answer).await?;
         }
         Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        let at_least = |progress| self.progress.load(Ordering::Relaxed) >= progress as u8;
+        match () {
+            () if at_least(Progress::Signed) => Progress::Signed,
+            () if at_least(Progress::Offered) => Progress::Offered,
+            () => Progress::Idle,
+        }
     }
 
     fn reached(&self, progress: Progress) {
@@ -220,26 +237,28 @@ struct Beyond<'a> {
 }
 
 impl Beyond<'_> {
-    /// Its answer; `None` when there is no such agent, or it breaks.
-    async fn ask(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+    /// Its answer; `None` when there is no such agent, it breaks, or it takes longer than `limit`.
+    async fn ask(&mut self, message: &[u8], limit: Duration) -> Option<Vec<u8>> {
         let path = self.path?;
-        match self.exchange(path, message).await {
-            Ok(answer) => answer,
+        let exchange = tokio::time::timeout(limit, self.exchange(path, message)).await;
+        match exchange.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(answer) => Some(answer),
             Err(error) => {
                 tracing::debug!(%error, "the user's SSH agent does not answer");
+                // What it may still say is no answer to the next question.
                 self.stream = None;
                 None
             }
         }
     }
 
-    async fn exchange(&mut self, path: &Path, message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    async fn exchange(&mut self, path: &Path, message: &[u8]) -> io::Result<Vec<u8>> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => self.stream.insert(UnixStream::connect(path).await?),
         };
         write_message(stream, message).await?;
-        read_message(stream).await
+        read_message(stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -263,3 +282,6 @@ async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -
     super::wire::put_string(&mut framed, message);
     stream.write_all(&framed).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bastide_core::service_message;
 use ssh_key::public::KeyData;
 
 use super::wire::mpint;
@@ -31,7 +32,7 @@ pub(super) enum CertificateError {
     /// It is for somebody else's key.
     #[error("the certificate is for another key")]
     OtherKey,
-    /// It names nobody.
+    /// It names nobody, or nobody who could have that name.
     #[error("the certificate names no user")]
     NoUser,
 }
@@ -39,7 +40,10 @@ pub(super) enum CertificateError {
 impl Certificate {
     /// Reads the base64 body that Entra ID sends as `access_token`, for the public key with this blob.
     pub(super) fn read(text: &str, public: &[u8]) -> Result<Self, CertificateError> {
-        let malformed = |error: &dyn std::fmt::Display| CertificateError::Malformed(error.to_string());
+        // What the parser says may quote what it read.
+        let malformed = |error: &dyn std::fmt::Display| {
+            CertificateError::Malformed(service_message(error.to_string().as_bytes()).unwrap_or_default())
+        };
         let text = text.trim();
         let blob = STANDARD.decode(text).map_err(|error| malformed(&error))?;
         let read = ssh_key::Certificate::from_bytes(&blob).map_err(|error| malformed(&error))?;
@@ -58,7 +62,7 @@ impl Certificate {
         }
         // An empty list would be a certificate for everybody (PROTOCOL.certkeys of OpenSSH).
         let user = read.valid_principals().iter().find(|name| !name.is_empty());
-        let user = user.ok_or(CertificateError::NoUser)?.to_lowercase();
+        let user = user.filter(|name| is_name(name)).ok_or(CertificateError::NoUser)?.to_lowercase();
         let instant = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
         let valid_until = UNIX_EPOCH
             .checked_add(Duration::from_secs(read.valid_before()))
@@ -89,6 +93,14 @@ impl Certificate {
     pub fn line(&self) -> String {
         format!("ssh-rsa-cert-v01@openssh.com {} {}", self.text, self.user)
     }
+}
+
+/// Whether OpenSSH and a file of one line can take it for a user: an argument of ssh is no place for an option, and a
+/// word has no end in the middle. A user principal name has at most 113 characters
+/// (learn.microsoft.com/entra/identity/hybrid/connect/plan-connect-userprincipalname), four bytes each.
+fn is_name(text: &str) -> bool {
+    let plain = !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
+    plain && !text.starts_with('-') && text.len() <= 4 * 113
 }
 
 #[cfg(test)]
@@ -156,6 +168,19 @@ mod tests {
         for length in 0..whole.len() {
             let cut = STANDARD.encode(&whole[..length]);
             assert!(matches!(read(&cut), Err(CertificateError::Malformed(_))), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_word_and_no_option() {
+        for name in
+            ["ada@example.org", "dan_partner.example#ext#@emulator.example", "zoë@example.org", "4f-1"]
+        {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "a".repeat(453);
+        for name in ["-oProxyCommand=x", "ada ssh-rsa", "ada\nssh-rsa", "ada\u{1b}[2J", "\t", &long] {
+            assert!(!is_name(name), "{name}");
         }
     }
 }

@@ -81,13 +81,19 @@ impl Conversation {
         }
     }
 
-    /// Whether our identity is for this connection at all.
+    /// Whether the connection was bound to a session.
+    pub(super) fn is_bound(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// Whether our identity may be for this connection at all.
     pub(super) fn is_at_home(&self) -> bool {
         !self.forwarded
     }
 
     /// Whether `data` is what our identity is offered for: the sign-in with it, by `algorithm`, of `user` where that is
-    /// known, to the session that the connection was bound to (RFC 4252 §7). OpenSSH before 8.9 binds none.
+    /// known, to the session that the connection was bound to (RFC 4252 §7, and OpenSSH's PROTOCOL for the method that
+    /// names the host), and nothing more. OpenSSH before 8.9 binds none.
     pub(super) fn may_sign(
         &self,
         data: &[u8],
@@ -104,11 +110,17 @@ impl Conversation {
             let named = reader.string()?;
             let for_user = user.is_none_or(|user| named == user.as_bytes());
             let to_connect = reader.string()? == b"ssh-connection";
-            let method = reader.string()?;
-            let by_key = matches!(method, b"publickey" | b"publickey-hostbound-v00@openssh.com");
+            let (by_key, names_host) = match reader.string()? {
+                b"publickey" => (true, false),
+                b"publickey-hostbound-v00@openssh.com" => (true, true),
+                _ => (false, false),
+            };
             let signed = reader.byte()? == 1;
             let by_algorithm = reader.string()? == algorithm.as_bytes();
             let with_identity = reader.string()? == identity;
+            if names_host {
+                let _host_key = reader.string()?;
+            }
             Some(
                 known
                     && is_request
@@ -117,7 +129,8 @@ impl Conversation {
                     && by_key
                     && signed
                     && by_algorithm
-                    && with_identity,
+                    && with_identity
+                    && reader.rest().is_empty(),
             )
         };
         self.is_at_home() && expected().unwrap_or(false)
@@ -243,10 +256,10 @@ mod tests {
         let mut bound = Conversation::default();
         assert_eq!(bound.hear(&bind(b"id 1", 0)), Ask::Bound);
         assert!(may_sign(&bound, &GOOD.bytes()));
-        assert!(may_sign(
-            &bound,
-            &Request { method: b"publickey-hostbound-v00@openssh.com", ..GOOD }.bytes()
-        ));
+        let mut host_bound = Request { method: b"publickey-hostbound-v00@openssh.com", ..GOOD }.bytes();
+        assert!(!may_sign(&bound, &host_bound), "it names no host");
+        put_string(&mut host_bound, b"host key");
+        assert!(may_sign(&bound, &host_bound));
         for wrong in [
             Request { session: b"id 2", ..GOOD },
             Request { message: 51, ..GOOD },
@@ -263,6 +276,8 @@ mod tests {
         for length in 0..whole.len() {
             assert!(!may_sign(&bound, &whole[..length]), "{length}");
         }
+        assert!(!may_sign(&bound, &[&whole[..], b"\0"].concat()));
+        assert!(!may_sign(&bound, &[&host_bound[..], b"\0"].concat()));
         assert!(!may_sign(&bound, b"SSHSIG and what git signs"));
     }
 

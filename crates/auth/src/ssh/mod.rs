@@ -6,6 +6,8 @@ mod agent;
 mod algorithm;
 mod certificate;
 mod conversation;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod identity;
 mod key;
 mod offer;

@@ -1,7 +1,7 @@
 //! Agent and password on private Unix sockets. It leaves out what is asked on them (`bastide::Agent`, `askpass`).
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bastide::plugin::SignInRequest;
 use bastide::{Agent, Certificate, Client, Host, Plan, Progress, Secret, Target, VmSignIn};
@@ -152,17 +152,22 @@ impl SignIn {
         }
     }
 
-    /// Why OpenSSH may have failed, where we have seen more than it has said.
-    pub(crate) fn explain(&self, exit: Exit, reporter: &Reporter) {
+    /// Why OpenSSH may have failed, where we have seen more than it has said. `lasted` is how long it ran.
+    pub(crate) fn explain(&self, exit: Exit, lasted: Duration, reporter: &Reporter) {
         // 255 is OpenSSH's own failure (ssh(1), EXIT STATUS).
         let (Some(agent), Some(who), Exit::Child(255)) = (&self.agent, &self.identity, exit) else { return };
+        let condition = match agent.progress() {
+            Progress::Offered => "",
+            // Who has signed may have got in: a command on the VM ends with 255 as well, and so do lost connections.
+            Progress::Signed if lasted < REFUSED_WITHIN => "if that was 'Permission denied': ",
+            Progress::Signed | Progress::Idle => return,
+        };
         match who {
-            _ if agent.progress() != Progress::Offered => {}
             Who::Entra { user } => {
                 reporter.hint(&format!(
-                    "the VM did not take the certificate of {user}: it needs the extension AADSSHLoginForLinux, the \
-                     user one of the roles 'Virtual Machine Administrator Login' and 'Virtual Machine User Login' on \
-                     the VM, and the VM's clock has to be right"
+                    "{condition}the VM did not take the certificate of {user}: it needs the extension \
+                     AADSSHLoginForLinux, the user one of the roles 'Virtual Machine Administrator Login' and 'Virtual \
+                     Machine User Login' on the VM, and the VM's clock has to be right"
                 ));
                 // The user principal name of an account whose home is another tenant (Entra B2B).
                 if user.contains("#ext#") {
@@ -173,12 +178,16 @@ impl SignIn {
                 }
             }
             Who::Plugin { name } => reporter.hint(&format!(
-                "the VM did not take the key that plugin '{name}' offers: its public half has to be among the VM's \
-                 authorized_keys for this user, or the certificate's authority among those that the VM trusts"
+                "{condition}the VM did not take the key that plugin '{name}' offers: its public half has to be among \
+                 the VM's authorized_keys for this user, or the certificate's authority among those that the VM trusts"
             )),
         }
     }
 }
+
+/// A server waits for a sign-in for two minutes at most (`LoginGraceTime` of sshd_config(5)): whoever has been there for
+/// longer got in.
+const REFUSED_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a user would wonder about later.
 fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
@@ -188,11 +197,11 @@ fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
     }
     let now = SystemTime::now();
     if certificate.valid_until() <= now {
-        reporter.warn("the certificate has ended already: the clock of this machine is fast");
+        reporter.warn("the certificate has ended already: the clock of this machine is fast, set it right");
     }
     if let Ok(early) = certificate.valid_from().duration_since(now) {
         reporter.warn(&format!(
-            "the certificate is good only {} s from now: the clock of this machine is slow",
+            "the certificate is good only {} s from now: the clock of this machine is slow, set it right",
             early.as_secs() + 1
         ));
     }

@@ -1,6 +1,8 @@
 //! Signing in to the VM on OpenSSH's behalf, where there are no Unix sockets: not yet. It leaves out keys and
 //! passwords that OpenSSH asks for by itself.
 
+use std::time::Duration;
+
 use bastide::{Client, Host, Plan, Secret, Target};
 
 use crate::arguments::{AuthType, Ssh};
@@ -56,5 +58,5 @@ impl SignIn {
         session.await
     }
 
-    pub(crate) fn explain(&self, _exit: Exit, _reporter: &Reporter) {}
+    pub(crate) fn explain(&self, _exit: Exit, _lasted: Duration, _reporter: &Reporter) {}
 }

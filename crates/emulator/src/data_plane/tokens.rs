@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use serde_json::{Value, json};
@@ -187,6 +189,9 @@ fn authorize<'a>(
     fields: &[(String, String)],
 ) -> Result<Target<'a>, Refusal> {
     let caller = azure.authenticate(token)?;
+    if let Some(challenge) = azure.sign_ins.challenge(&caller.claims) {
+        return Err(Denied::Claims { challenge }.into());
+    }
     caller.must_be_of(&door.host.tenant)?;
     let settings = &door.host.settings;
     if settings.sku == Sku::Basic {
@@ -272,7 +277,14 @@ impl Refusal {
             | Refusal::IpConnectPort => StatusCode::FORBIDDEN,
             Refusal::Unexpected => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        message(status, &self.to_string())
+        let mut response = message(status, &self.to_string());
+        // learn.microsoft.com, "Claims challenges, claims requests and client capabilities".
+        if let Refusal::Unauthorized(Denied::Claims { challenge }) = self {
+            let claims = STANDARD.encode(challenge);
+            let challenge = format!("Bearer error=\"insufficient_claims\", claims=\"{claims}\"");
+            set_header(&mut response, "www-authenticate", &challenge);
+        }
+        response
     }
 }
 

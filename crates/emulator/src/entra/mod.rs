@@ -56,12 +56,12 @@ impl SignIns {
         })
     }
 
-    /// What ARM demands of every token from now on (JSON as in a `claims` parameter), or nothing.
+    /// What ARM and the data plane demand of every token from now on (JSON as in a `claims` parameter), or nothing.
     pub(crate) fn demand(&self, claims: Option<String>) {
         *lock(&self.challenge) = claims;
     }
 
-    /// The claims that ARM demands and a token does not carry.
+    /// The claims that are demanded and that a token does not carry.
     pub(crate) fn challenge(&self, claims: &Claims) -> Option<String> {
         let challenge = lock(&self.challenge).clone()?;
         let demanded = asked_claims(&challenge)?;

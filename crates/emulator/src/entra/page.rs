@@ -208,7 +208,8 @@ const STYLE: &str = "
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: flex; flex-direction: column; align-items: center; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
 header, footer { padding: 1rem; font-size: .875rem; text-align: center; }
-main { width: min(28rem, calc(100% - 2rem)); margin: auto; padding: 2rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+main { width: min(28rem, calc(100% - 2rem)); margin: auto; padding: clamp(1.25rem, 6vw, 2rem); background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+main > :last-child { margin-bottom: 0; }
 h1 { margin: 0 0 1rem; font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
 label { font-weight: 600; }
 #hint { margin: 0 0 .5rem; }

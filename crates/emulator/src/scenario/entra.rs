@@ -162,7 +162,7 @@ pub struct SignInSettings {
     pub ssh_certificate_lifetime_seconds: u32,
     /// By how many seconds the clock that dates SSH certificates is fast.
     pub ssh_certificate_clock_ahead_seconds: u32,
-    /// A claims challenge (JSON) that ARM sends until a token carries the claims; none when left out.
+    /// A claims challenge (JSON) that ARM and the data plane send until a token carries the claims; none when left out.
     pub claims_challenge: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What the kernel knows of a TCP connection of ours: one look-up by sock_diag(7), which is `TCP_INFO` and the length
-//! of the send queue without `unsafe`. It leaves out what follows from it.
+//! What the kernel knows of a TCP socket of this machine: one look-up by sock_diag(7), which is `TCP_INFO`, the length
+//! of the send queue and the owner without `unsafe`. It leaves out what follows from it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,33 +13,53 @@ use crate::Standing;
 
 /// None when the kernel does not say.
 pub(crate) fn standing(stream: &TcpStream) -> Option<Standing> {
-    let answer = ask(stream.local_addr().ok()?, stream.peer_addr().ok()?);
-    answer
+    let found = diagnose(stream.local_addr().ok()?, stream.peer_addr().ok()?);
+    found
         .inspect_err(|error| tracing::debug!(%error, "the kernel does not say how a connection stands"))
-        .ok()?
+        .ok()??
+        .standing
 }
 
-fn ask(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Standing>> {
+/// What sock_diag(7) tells of one TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// The user whose socket it is; 0 too when it is nobody's any more.
+    pub uid: u32,
+    /// 0 when no process has it open any more.
+    pub inode: u32,
+    /// What TCP knows of the connection, for as long as there is one.
+    pub standing: Option<Standing>,
+}
+
+/// Asks the kernel for the TCP socket from `source` to `destination` on this machine, in any state; `None` when there
+/// is none. It takes 3 µs at any number of sockets (libraries.md), and does not block.
+///
+/// # Errors
+/// No descriptor or memory for the question, or a kernel that does not answer such.
+pub fn diagnose(source: SocketAddr, destination: SocketAddr) -> io::Result<Option<Diagnosis>> {
     let (kind, protocol) = (SocketType::DGRAM, Some(SOCK_DIAG));
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, protocol)?;
     let kernel = SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(&socket, &request(local, peer), SendFlags::empty(), &kernel)?;
+    rustix::net::sendto(&socket, &request(plain(source), plain(destination)), SendFlags::empty(), &kernel)?;
     let mut answer = [0; LONGEST_ANSWER];
     // The kernel answers before `sendto` returns: DONTWAIT only guards against one that does not.
     let (length, _) = rustix::net::recv(&socket, answer.as_mut_slice(), RecvFlags::DONTWAIT)?;
-    Ok(parse(answer.get(..length).unwrap_or_default()))
+    parse(answer.get(..length).unwrap_or_default())
 }
 
 /// linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/tcp.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
 const IPPROTO_TCP: u8 = 6;
 const INET_DIAG_INFO: u16 = 2;
 /// `nlmsghdr`, and `inet_diag_msg` behind it; then come attributes.
 const HEADER: usize = 16;
 const MESSAGE: usize = 72;
-/// `idiag_wqueue` within `inet_diag_msg`.
+/// `idiag_wqueue`, `idiag_uid` and `idiag_inode` within `inet_diag_msg`.
 const WQUEUE: usize = 60;
+const UID: usize = 64;
+const INODE: usize = 68;
 /// `tcpi_retransmits`, `tcpi_probes` and `tcpi_last_ack_recv` within `tcp_info`, which only ever grows at its end.
 const RETRANSMITS: usize = 2;
 const PROBES: usize = 3;
@@ -47,9 +67,14 @@ const LAST_ACK_RECV: usize = 56;
 /// Twice what kernels send today.
 const LONGEST_ANSWER: usize = 1024;
 
+/// An IPv4 connection to an IPv6 socket is an IPv4 connection to the kernel.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// `nlmsghdr` and `inet_diag_req_v2` for exactly one socket in any state, with its `tcp_info`.
-fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
-    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+fn request(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let mut message = Vec::with_capacity(72);
     message.extend(72u32.to_ne_bytes());
     message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -57,10 +82,10 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
     message.extend([0; 8]); // sequence number, port
     message.extend([u8::try_from(family.as_raw()).unwrap_or(0), IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
     message.extend(u32::MAX.to_ne_bytes()); // states
-    message.extend(local.port().to_be_bytes());
-    message.extend(peer.port().to_be_bytes());
-    message.extend(address(local.ip()));
-    message.extend(address(peer.ip()));
+    message.extend(source.port().to_be_bytes());
+    message.extend(destination.port().to_be_bytes());
+    message.extend(address(source.ip()));
+    message.extend(address(destination.ip()));
     message.extend([0; 4]); // any interface
     message.extend([0xff; 8]); // INET_DIAG_NOCOOKIE
     message
@@ -76,12 +101,26 @@ fn address(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn parse(answer: &[u8]) -> Option<Standing> {
-    if short(answer, 4)? != SOCK_DIAG_BY_FAMILY {
-        return None;
+/// `nlmsghdr` and `inet_diag_msg` with attributes, or `nlmsgerr`.
+fn parse(answer: &[u8]) -> io::Result<Option<Diagnosis>> {
+    match short(answer, 4) {
+        Some(SOCK_DIAG_BY_FAMILY) => {
+            let field = |at| word(answer, HEADER + at).ok_or(io::ErrorKind::UnexpectedEof);
+            let (waiting, uid, inode) = (field(WQUEUE)?, field(UID)?, field(INODE)?);
+            let attributes = answer.get(HEADER + MESSAGE..).unwrap_or_default();
+            Ok(Some(Diagnosis { uid, inode, standing: parse_standing(waiting, attributes) }))
+        }
+        Some(NLMSG_ERROR) => {
+            let code = word(answer, HEADER).map_or(0, u32::cast_signed).saturating_neg();
+            let error = io::Error::from_raw_os_error(code);
+            if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) }
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
-    let waiting = word(answer, HEADER + WQUEUE)?;
-    let mut attributes = answer.get(HEADER + MESSAGE..)?;
+}
+
+/// `tcp_info` among the attributes; a socket without a connection has none.
+fn parse_standing(waiting: u32, mut attributes: &[u8]) -> Option<Standing> {
     loop {
         let length = usize::from(short(attributes, 0)?);
         let content = attributes.get(4..length)?;
@@ -161,14 +200,33 @@ mod tests {
         (info[RETRANSMITS], info[PROBES]) = (7, 2);
         info[LAST_ACK_RECV..].copy_from_slice(&50_001u32.to_ne_bytes());
         answer.extend(info);
-        let standing = parse(&answer).unwrap();
+        let at = |offset: usize| HEADER + offset..HEADER + offset + 4;
+        answer[at(UID)].copy_from_slice(&1000u32.to_ne_bytes());
+        answer[at(INODE)].copy_from_slice(&77u32.to_ne_bytes());
+        let found = parse(&answer).unwrap().unwrap();
         let quiet = Duration::from_millis(50_001);
-        assert_eq!(standing, Standing { waiting: 4711, unanswered: 7, quiet });
-        for length in 0..answer.len() {
-            assert_eq!(parse(&answer[..length]), None, "{length}");
+        let standing = Some(Standing { waiting: 4711, unanswered: 7, quiet });
+        assert_eq!(found, Diagnosis { uid: 1000, inode: 77, standing });
+        for length in 0..HEADER + MESSAGE {
+            assert!(parse(&answer[..length]).is_err(), "{length}");
+        }
+        let nothing_more = Diagnosis { standing: None, ..found };
+        for length in HEADER + MESSAGE..answer.len() {
+            assert_eq!(parse(&answer[..length]).unwrap(), Some(nothing_more), "{length}");
         }
         // An attribute of length 0 is none.
         answer[88..90].copy_from_slice(&[0, 0]);
-        assert_eq!(parse(&answer), None);
+        assert_eq!(parse(&answer).unwrap(), Some(nothing_more));
+    }
+
+    #[test]
+    fn no_socket_is_no_error() {
+        let mut answer = [0; HEADER + 4];
+        answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        // ENOENT and EPERM, negative as in `nlmsgerr`.
+        answer[HEADER..].copy_from_slice(&(-2i32).to_ne_bytes());
+        assert_eq!(parse(&answer).unwrap(), None);
+        answer[HEADER..].copy_from_slice(&(-1i32).to_ne_bytes());
+        assert_eq!(parse(&answer).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -200,8 +200,8 @@ fn a_ping_behind_data_that_the_service_holds_has_more_time() {
     bench.tick(81.0);
     assert_eq!(bench.end(), Some(End::Dead));
 
-    // Data from the VM is life, and no proof that it reads; nor is a pong that nobody asked for.
-    let mut bench = upload(OPTIONS, 2);
+    // Data from the VM is life, and little proof that it reads; a pong that nobody asked for is none.
+    let mut bench = upload(OPTIONS, 3);
     bench.wire(1.0, &[0x8a, 0x00]);
     bench.wire(2.0, HELLO);
     bench.flush(2.0);
@@ -209,6 +209,19 @@ fn a_ping_behind_data_that_the_service_holds_has_more_time() {
     bench.flush(32.0);
     bench.tick(52.0);
     assert_eq!(bench.end(), None);
+    // Who takes turns has answered for what was sent before.
+    let mut bench = Bench::new(OPTIONS);
+    for _ in 0..500 {
+        bench.say(0.0, &[5; 1500]);
+        bench.flush(0.0);
+        bench.wire(0.0, HELLO);
+    }
+    bench.say(0.0, &[5; 1500]);
+    bench.flush(0.0);
+    bench.tick(30.0);
+    bench.flush(30.0);
+    bench.tick(50.0);
+    assert_eq!(bench.end(), Some(End::Dead));
     // So much surely has room.
     let mut bench = upload(OPTIONS, 1);
     bench.tick(30.0);

@@ -141,7 +141,7 @@ pub(crate) fn ended(account: &Account) -> &End {
     account.outcome.as_ref().unwrap()
 }
 
-/// Gives out `cached`, and `new` when asked for a new one; keeps what it was asked for.
+/// Gives out `cached`, `new` when asked for a new one, and the claims that it is asked for; keeps what it was asked.
 #[derive(Default)]
 pub(crate) struct Tokens {
     pub(crate) asked: Mutex<Vec<Freshness>>,
@@ -156,9 +156,10 @@ impl Provider for Tokens {
     async fn access_token(&self, request: &TokenRequest) -> Result<AccessToken, AuthError> {
         assert_eq!(request.scope, "https://management.azure.com/.default");
         self.asked.lock().unwrap().push(request.freshness);
-        let secret = match request.freshness {
-            Freshness::Cached => "cached&=",
-            Freshness::New => "new",
+        let secret = match (request.freshness, &request.claims) {
+            (_, Some(claims)) => claims,
+            (Freshness::Cached, _) => "cached&=",
+            (Freshness::New, _) => "new",
         };
         Ok(AccessToken { secret: secret.to_owned().into(), expires_on: SystemTime::now() })
     }

@@ -69,6 +69,36 @@ async fn a_revoked_token_is_renewed_once() {
 }
 
 #[tokio::test]
+async fn a_challenge_is_met_once_and_remembered() {
+    // {"c":1}
+    const CHALLENGE: &str =
+        "WWW-Authenticate: Bearer error=\"insufficient_claims\", claims=\"eyJjIjoxfQ==\"\r\n";
+    let refuse = |ask: &Ask| match ask.kind {
+        Kind::Mint if !ask.body.contains("aztoken=%7B%22c%22%3A1%7D") => {
+            Reply::Http("401 Unauthorized", CHALLENGE, String::new())
+        }
+        _ => Reply::Usual,
+    };
+    let bench = Bench::new(Service::new(refuse).await, options());
+    bench.hello(1).await;
+    bench.hello(2).await;
+    assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached; 3]);
+    assert_eq!(bench.relay.close(PATIENCE).await, 0);
+    assert_eq!((bench.service.count(Kind::Mint), bench.service.count(Kind::Release)), (3, 2));
+
+    // A service that challenges for what it has been given wants a newer token; and then no more.
+    let never = |ask: &Ask| match ask.kind {
+        Kind::Mint => Reply::Http("401 Unauthorized", CHALLENGE, String::new()),
+        _ => Reply::Usual,
+    };
+    let bench = Bench::new(Service::new(never).await, options());
+    assert_eq!(bench.fails(1).await.outcome.unwrap_err().fault(), Fault::SignIn);
+    assert_eq!(bench.fails(2).await.outcome.unwrap_err().fault(), Fault::SignIn);
+    let asked = [[Freshness::Cached; 4].as_slice(), &[Freshness::New]].concat();
+    assert_eq!((bench.service.count(Kind::Mint), bench.provider.asked.lock().unwrap().clone()), (4, asked));
+}
+
+#[tokio::test]
 async fn refusals_of_a_mint() {
     struct Case {
         reply: (&'static str, &'static str, &'static str),
