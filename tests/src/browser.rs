@@ -41,6 +41,9 @@ const ARGUMENTS: [&str; 11] = [
 /// The name of a reference to an element (W3C WebDriver, section 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// How long the driver looks for an element: less than we wait for the driver.
+const LOOKED_FOR: Duration = Duration::from_secs(60);
+
 /// Turns a driver that hangs into a failure.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -65,6 +68,8 @@ impl Browser {
         let new = json!({"capabilities": {"alwaysMatch": capabilities}});
         let value = command(port, "POST", "/session", &new);
         let session = format!("/session/{}", word(&value, "sessionId"));
+        // How long the driver itself looks for an element.
+        command(port, "POST", &format!("{session}/timeouts"), &json!({"implicit": LOOKED_FOR.as_millis()}));
         Self { port, session, _driver: driver, _stdout: stdout, _home: home }
     }
 
@@ -78,10 +83,11 @@ impl Browser {
         text(&self.ask("GET", "/title", &Value::Null))
     }
 
-    /// The text of the first element that a CSS selector finds, as it is seen.
-    pub fn text(&self, selector: &str) -> String {
-        let element = self.find(selector);
-        text(&self.ask("GET", &format!("/element/{element}/text"), &Value::Null))
+    /// Waits until an element with these words is on the page: `h1`, or `*[@role='alert']` for what XPath finds. A click
+    /// or the Enter key may return before the page that it leads to has come.
+    pub fn shows(&self, element: &str, words: &str) {
+        let path = format!("//{element}[contains(normalize-space(.), \"{words}\")]");
+        self.ask("POST", "/element", &json!({"using": "xpath", "value": path}));
     }
 
     /// Clicks on an element; waits for the page that it leads to.

@@ -88,7 +88,7 @@ const LOCK: &str = ".local/state/bastide/sign-in.lock";
 fn one_login_serves_until_logout() {
     let lab = lab("");
     let mut running = person(&lab, "login").start();
-    let told = running.stderr_line("To sign in, open ");
+    let told = running.stderr_line("and enter the code ");
     let code = told.split_once("the code ").and_then(|(_, rest)| rest.split_once(' ')).unwrap().0;
     assert!(told.ends_with("within 15 minutes"), "{told}");
     lab.emulator().approve_device_code(code, ADA).unwrap();
@@ -160,7 +160,7 @@ fn a_command_asks_where_it_may() {
     let start = || person(&lab, CONNECT).words("--credential device-code").start();
     let mut running = start();
     let approve = |running: &mut Running| {
-        let told = running.stderr_line("To sign in, open ");
+        let told = running.stderr_line("and enter the code ");
         let code = told.split_once("the code ").and_then(|(_, rest)| rest.split_once(' ')).unwrap().0;
         lab.emulator().approve_device_code(code, ADA).unwrap();
     };
@@ -337,25 +337,23 @@ fn a_browser_approves_and_refuses() {
     let browser = Browser::start();
     let (running, code) = login(&lab, "");
     browser.open(&format!("{}/device", lab.emulator().url()));
-    assert_eq!(
-        (browser.title().as_str(), browser.text("h1").as_str()),
-        ("Enter code - bastide-emulator", "Enter code")
-    );
+    browser.shows("h1", "Enter code");
+    assert_eq!(browser.title(), "Enter code - bastide-emulator");
     // The field has the focus, and takes the code as people type it.
     browser.type_in("wrong\n");
+    browser.shows("*[@role='alert']", "No program waits with this code");
     assert_eq!(browser.title(), "Error: Enter code - bastide-emulator");
-    assert!(browser.text("[role=alert]").contains("No program waits with this code"));
     browser.open(&format!("{}/device", lab.emulator().url()));
     let (start, end) = code.split_at(4);
     browser.type_in(&format!("{}-{end}\n", start.to_lowercase()));
-    assert_eq!(browser.text("h1"), "Sign in to Microsoft Azure CLI?");
-    assert!(browser.text("main").contains("asks to act for you in your organization"));
+    browser.shows("h1", "Sign in to Microsoft Azure CLI?");
+    browser.shows("main", "asks to act for you in your organization");
     browser.click("button[value=approve]");
-    assert!(browser.text("[role=alert]").contains("Choose the account"), "{}", browser.text("main"));
+    browser.shows("*[@role='alert']", "Choose the account");
     browser.click(&format!("input[value='{ADA}']"));
     browser.click("button[value=approve]");
-    assert_eq!(browser.text("h1"), "Signed in");
-    assert!(browser.text("[role=status]").contains(ADA));
+    browser.shows("h1", "Signed in");
+    browser.shows("*[@role='status']", ADA);
     running.finish().expect_code(0);
     assert_eq!(account(person(&lab, "account"))["user"], ADA);
 
@@ -363,7 +361,7 @@ fn a_browser_approves_and_refuses() {
     browser.open(&format!("{}/device", lab.emulator().url()));
     browser.type_in(&format!("{code}\n"));
     browser.click("button[value=refuse]");
-    assert!(browser.text("[role=status]").contains("was not given access"));
+    browser.shows("*[@role='status']", "was not given access");
     refused(running.finish(), "the sign-in was declined on the page", "run `bastide login` again");
     // Who is signed in already stays so.
     assert_eq!(account(person(&lab, "account"))["user"], ADA);

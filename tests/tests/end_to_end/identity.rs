@@ -151,12 +151,12 @@ fn an_azure_cli_that_fails() {
     check(
         "echo \"ERROR: Please run 'az login' to setup account.\" >&2; exit 1",
         "nobody is signed in there: Please run 'az login' to setup account.",
-        "hint: sign in with `az login`",
+        "hint: sign in with `bastide login` or `az login`",
     );
     check(
         "echo 'ERROR: AADSTS700082: The refresh token has expired due to inactivity.' >&2; exit 1",
         "azure-cli was refused: AADSTS700082",
-        "sign in anew with `az login`",
+        "the sign-in has expired: run `az login` again",
     );
     check("echo t0ken", "its answer is not the JSON that was expected", "az account get-access-token");
 }

@@ -34,17 +34,22 @@ pub(super) struct Sections {
 }
 
 impl From<Sections> for Scenario {
-    /// EXAMPLE has every section, so that reading it never comes back here for a default.
+    /// EXAMPLE has every section, so that reading it never comes back here for a default. Of those who sign in by
+    /// default, the ones of a tenant that the file leaves out stay away.
     fn from(file: Sections) -> Scenario {
+        let tenants = file.tenants.unwrap_or_else(|| Scenario::default().tenants);
+        let is_here = |wanted: &str| tenants.iter().any(|tenant| tenant.is(wanted));
+        let users = || Scenario::default().users.into_iter().filter(|user| is_here(&user.tenant)).collect();
+        let identities = || {
+            let all = Scenario::default().managed_identities.into_iter();
+            all.filter(|identity| is_here(&identity.tenant)).collect()
+        };
         Scenario {
             settings: file.settings.unwrap_or_default(),
             sign_in: file.sign_in.unwrap_or_default(),
-            users: file.users.unwrap_or_else(|| Scenario::default().users),
+            users: file.users.unwrap_or_else(users),
             applications: file.applications.unwrap_or_else(|| Scenario::default().applications),
-            managed_identities: file
-                .managed_identities
-                .unwrap_or_else(|| Scenario::default().managed_identities),
-            tenants: file.tenants.unwrap_or_else(|| Scenario::default().tenants),
+            managed_identities: file.managed_identities.unwrap_or_else(identities),
             subscriptions: file.subscriptions.unwrap_or_else(|| Scenario::default().subscriptions),
             service_principals: file
                 .service_principals
@@ -54,6 +59,7 @@ impl From<Sections> for Scenario {
             scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),
             key_vaults: file.key_vaults.unwrap_or_else(|| Scenario::default().key_vaults),
             faults: file.faults,
+            tenants,
         }
     }
 }

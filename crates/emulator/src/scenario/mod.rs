@@ -211,9 +211,7 @@ impl Scenario {
 
     /// The tenant with this id or domain.
     pub(crate) fn tenant(&self, wanted: &str) -> Option<&Tenant> {
-        self.tenants.iter().find(|tenant| {
-            tenant.id.eq_ignore_ascii_case(wanted) || tenant.domain.eq_ignore_ascii_case(wanted)
-        })
+        self.tenants.iter().find(|tenant| tenant.is(wanted))
     }
 
     /// The subscription of a place: the named one, else the first.
@@ -267,6 +265,13 @@ pub struct Tenant {
     /// Name for people.
     #[serde(default)]
     pub display_name: String,
+}
+
+impl Tenant {
+    /// Whether this is its id or domain.
+    fn is(&self, wanted: &str) -> bool {
+        self.id.eq_ignore_ascii_case(wanted) || self.domain.eq_ignore_ascii_case(wanted)
+    }
 }
 
 /// A subscription.

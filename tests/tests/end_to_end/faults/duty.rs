@@ -83,7 +83,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             Kind::Unknown => Duty::Nothing,
         },
         Fault::MissingField { on, .. } => match on.kind {
-            Kind::Token => Duty::Stop(Last(10, "answered without a token", "az login")),
+            Kind::Token => Duty::Stop(Last(10, "answered without a token", "bastide login")),
             Kind::Arm => Duty::Stop(Last(21, "the answer cannot be read", "something else than Azure")),
             Kind::Discovery => Duty::Stop(Last(2, "is not a cloud", "https://")),
             Kind::Mint => Duty::Again("without ", Last(21, "without ", SUPPORT)),
