@@ -64,7 +64,8 @@ pub(crate) fn certificate(input: &[u8]) {
 }
 
 const USER: &str = "ada@example.org";
-const CERTIFICATE: &[u8] = b"the certificate";
+/// As far as it is looked at: its type.
+const CERTIFICATE: &[u8] = b"\0\0\0\x1cssh-rsa-cert-v01@openssh.com";
 
 /// Messages, each behind two bytes of its length: from a client, and as if another agent had answered with them.
 pub(crate) fn agent(input: &[u8]) {

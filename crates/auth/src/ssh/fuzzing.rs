@@ -2,7 +2,9 @@
 //! agents.
 
 use super::Certificate;
+use super::algorithm::Algorithm;
 use super::conversation::{Ask, Conversation, list};
+use super::offer::Offer;
 
 /// A certificate that Entra ID has answered with, for the public key with this blob.
 ///
@@ -27,11 +29,12 @@ impl<'a> Talk<'a> {
 
     /// Hears a message; the bytes that would be signed with our key because of it.
     pub fn hear<'m>(&mut self, message: &'m [u8]) -> Option<&'m [u8]> {
-        let Ask::Sign { identity, data, hash: Some(hash) } = self.conversation.hear(message) else {
+        let Ask::Sign { identity, data, hash } = self.conversation.hear(message) else {
             return None;
         };
+        let algorithm = Algorithm::of(identity, hash)?;
         let ours = identity == self.certificate;
-        (ours && self.conversation.may_sign(data, hash, self.user, self.certificate)).then_some(data)
+        (ours && self.conversation.may_sign(data, algorithm, Some(self.user), identity)).then_some(data)
     }
 
     /// Whether the client would be shown our identity.
@@ -41,6 +44,7 @@ impl<'a> Talk<'a> {
 
     /// The list of identities, after another agent has answered so.
     pub fn list(&self, others: &[u8]) -> Vec<u8> {
-        list(Some((self.certificate, self.user)), Some(others))
+        let (blobs, user) = (vec![self.certificate.to_vec()], self.user.to_owned());
+        list(Some(&Offer { blobs, comment: user.clone(), user: Some(user) }), Some(others))
     }
 }
