@@ -157,7 +157,7 @@ const FOOT: &str = "\
 * **Round trips**: a line in user space delays each direction, the kernel's TCP handshake included; time from
   `connect` to the first byte from the VM, divided by twice the delay.
 * **Strangers**: `websocat` speaks WebSocket over TLS as `bastide` does; `stunnel4`, `haproxy` and `socat` only TLS.
-* \"cached token\" is a sign-in as service principal on loopback: no cache outlives the process yet.
+* \"cached token\" is a sign-in as service principal on loopback, whose tokens outlive no process.
 ";
 
 #[cfg(test)]
