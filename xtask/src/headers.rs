@@ -140,28 +140,25 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-
-    fn root() -> &'static Path {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-    }
+    use crate::cargo::root;
 
     #[test]
     fn the_header_is_what_the_source_says() -> Result<()> {
-        let committed = std::fs::read_to_string(root().join(HEADER))?;
-        assert!(committed == plugin(root())?, "run `cargo xtask headers` and commit {HEADER}");
+        let committed = std::fs::read_to_string(root()?.join(HEADER))?;
+        assert!(committed == plugin(&root()?)?, "run `cargo xtask headers` and commit {HEADER}");
         Ok(())
     }
 
     #[test]
     fn the_header_names_everything_and_nothing_by_its_name_in_rust() -> Result<()> {
-        let text = plugin(root())?;
+        let text = plugin(&root()?)?;
         for name in STRUCTS {
             assert!(text.contains(&format!("bastide_{}", snake(name))), "{name}");
         }
         for name in CONSTANTS {
             assert!(text.contains(&format!("#define BASTIDE_{name} ")), "{name}");
         }
-        let source = std::fs::read_to_string(root().join(SOURCE))?;
+        let source = std::fs::read_to_string(root()?.join(SOURCE))?;
         for line in source.lines() {
             for start in ["pub struct ", "pub const ", "pub type "] {
                 if let Some(rest) = line.strip_prefix(start) {
@@ -194,7 +191,7 @@ mod tests {
                 .args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"])
                 .arg(format!("-std={standard}"))
                 .arg("-I")
-                .arg(root().join(HEADER).parent().unwrap())
+                .arg(root()?.join(HEADER).parent().unwrap())
                 .arg(&source)
                 .output()?;
             assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));

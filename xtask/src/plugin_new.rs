@@ -72,15 +72,12 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-
-    fn root() -> &'static Path {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-    }
+    use crate::cargo::root;
 
     #[test]
     fn a_skeleton_in_c_builds_as_it_is() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        let line = write(root(), folder.path(), "my-vault", Language::C)?;
+        let line = write(&root()?, folder.path(), "my-vault", Language::C)?;
         let mut words = line.split(' ');
         let output = Command::new(words.next().unwrap())
             .args(words)
@@ -88,14 +85,14 @@ mod tests {
             .current_dir(folder.path().join("my-vault"))
             .output()?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(write(root(), folder.path(), "my-vault", Language::C).is_err(), "nothing is overwritten");
+        assert!(write(&root()?, folder.path(), "my-vault", Language::C).is_err(), "nothing is overwritten");
         Ok(())
     }
 
     #[test]
     fn a_skeleton_in_rust_builds_as_it_is() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        write(root(), folder.path(), "my-vault", Language::Rust)?;
+        write(&root()?, folder.path(), "my-vault", Language::Rust)?;
         let output = Command::new(env!("CARGO"))
             .args(["check", "--offline", "--quiet"])
             .env("CARGO_TARGET_DIR", folder.path().join("target"))
@@ -110,7 +107,7 @@ mod tests {
     fn names_are_names() -> Result<()> {
         let folder = tempfile::tempdir()?;
         for name in ["", "../up", "My", "a b", "-a", "1a"] {
-            assert!(write(root(), folder.path(), name, Language::C).is_err(), "{name}");
+            assert!(write(&root()?, folder.path(), name, Language::C).is_err(), "{name}");
         }
         Ok(())
     }

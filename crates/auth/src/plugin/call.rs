@@ -60,13 +60,14 @@ pub(super) enum Errand {
 impl Errand {
     /// Carries it out. Cancel safe: the plugin hears that there is no answer.
     pub(super) async fn run(self, services: &Services, plugin: &str) {
+        // To send the reply cannot fail for want of room: the plugin waits for this one. When it has gone meanwhile,
+        // nobody misses it.
         match self {
             Errand::Ask(inquiry, reply) => {
                 let answer = match &services.asker {
                     Some(asker) => asker.ask(&inquiry).await,
                     None => None,
                 };
-                // The plugin waits for it, and there is room for one.
                 let _ = reply.try_send(answer);
             }
             Errand::AzureToken(request, reply) => {
