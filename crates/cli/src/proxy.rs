@@ -21,17 +21,12 @@ pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter)
 async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
     let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let stop = signals.stop();
-    let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
     let behaviour = &arguments.behaviour;
     let opening = async {
-        let client = setup::client(global, &arguments.place, behaviour, reporter).await?;
-        let host = client.bastion_host(&bastion, &target).await?;
-        let plan = host.plan(&target, arguments.resource_port)?;
-        if let Some(advice) = plan.advice() {
-            reporter.warn(advice);
-        }
+        let found = setup::find(global, &arguments.place, behaviour, reporter).await?;
+        let plan = setup::plan(&found, arguments.resource_port, reporter)?;
         let options = setup::relay_options(behaviour, FirstWord::on(arguments.resource_port));
-        Ok::<_, Failure>(client.relay(&host, plan, options, reporter.observer())?)
+        Ok::<_, Failure>(found.client.relay(&found.host, plan, options, reporter.observer())?)
     };
     let relay = tokio::select! {
         relay = opening => relay?,

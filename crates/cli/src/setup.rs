@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Fault, Keepalive, NetworkOptions, ProxyRules, Relay,
-    RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive, TunnelOptions,
+    Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules,
+    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive,
+    TunnelOptions,
 };
 
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use crate::report::Reporter;
 use crate::sys;
 
 /// A client as the flags and the environment describe it.
-pub(crate) async fn client(
+async fn client(
     global: &Global,
     place: &Place,
     behaviour: &Behaviour,
@@ -99,13 +100,44 @@ fn network(
     Ok(NetworkOptions { ca_bundles, proxy, keepalive, ..NetworkOptions::default() })
 }
 
-/// The Bastion host that the flags name.
-pub(crate) fn bastion(place: &Place) -> Result<Bastion, Failure> {
+/// What the words of the command line lead to.
+pub(crate) struct Found {
+    /// Azure, as who signs in sees it.
+    pub(crate) client: Client,
+    /// The Bastion host.
+    pub(crate) host: Host,
+    /// The VM.
+    pub(crate) target: Target,
+}
+
+/// Signs in and finds the Bastion host and the VM that the flags name. What is wrong with the words is told before
+/// anything is sent.
+pub(crate) async fn find(
+    global: &Global,
+    place: &Place,
+    behaviour: &Behaviour,
+    reporter: &Reporter,
+) -> Result<Found, Failure> {
+    let (bastion, target) = (bastion(place)?, target(place)?);
+    let client = client(global, place, behaviour, reporter).await?;
+    let host = client.bastion_host(&bastion, &target).await?;
+    Ok(Found { client, host, target })
+}
+
+/// How `found` opens a port of the VM; what the user should know of it is said.
+pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Result<Plan, Failure> {
+    let plan = found.host.plan(&found.target, resource_port)?;
+    if let Some(advice) = plan.advice() {
+        reporter.warn(advice);
+    }
+    Ok(plan)
+}
+
+fn bastion(place: &Place) -> Result<Bastion, Failure> {
     Ok(Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?)
 }
 
-/// The target that the flags name.
-pub(crate) fn target(place: &Place) -> Result<Target, Failure> {
+fn target(place: &Place) -> Result<Target, Failure> {
     match (&place.target, &place.target_resource_id, &place.target_ip_address) {
         (_, Some(id), _) => Ok(Target::Resource(ResourceId::parse(id)?)),
         (_, _, Some(address)) => Ok(Target::address(address)?),

@@ -41,17 +41,12 @@ async fn session(
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
     let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
-    let (bastion, target) = (setup::bastion(&ssh.place)?, setup::target(&ssh.place)?);
     let opening = async {
-        let client = setup::client(global, &ssh.place, &ssh.behaviour, reporter).await?;
-        let host = client.bastion_host(&bastion, &target).await?;
-        let plan = host.plan(&target, ssh.sign_in.resource_port)?;
-        if let Some(advice) = plan.advice() {
-            reporter.warn(advice);
-        }
+        let found = setup::find(global, &ssh.place, &ssh.behaviour, reporter).await?;
+        let plan = setup::plan(&found, ssh.sign_in.resource_port, reporter)?;
         let options = setup::relay_options(&ssh.behaviour, FirstWord::Vm);
-        let relay = client.relay(&host, plan.clone(), options, reporter.observer())?;
-        let sign_in = SignIn::prepare(ssh, password, &client, (&host, &plan, &target), reporter).await?;
+        let relay = found.client.relay(&found.host, plan.clone(), options, reporter.observer())?;
+        let sign_in = SignIn::prepare(ssh, password, &found, &plan, reporter).await?;
         Ok::<_, Failure>((plan, relay, sign_in))
     };
     let (plan, relay, sign_in) = tokio::select! {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bastide::{Client, Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
+use bastide::{Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
 
 use crate::arguments::{self, Global};
@@ -94,19 +94,14 @@ async fn open(
     reporter: &Reporter,
     relays: &mut Vec<Relay>,
 ) -> Result<Vec<Forward>, Failure> {
-    let (bastion, target) = (setup::bastion(&arguments.place)?, setup::target(&arguments.place)?);
-    let client: Client = setup::client(global, &arguments.place, &arguments.behaviour, reporter).await?;
-    let host = client.bastion_host(&bastion, &target).await?;
+    let found = setup::find(global, &arguments.place, &arguments.behaviour, reporter).await?;
     let mut forwards = Vec::new();
     for (endpoint, port) in wanted {
-        let plan = host.plan(&target, *port)?;
-        if let Some(advice) = plan.advice() {
-            reporter.warn(advice);
-        }
+        let plan = setup::plan(&found, *port, reporter)?;
         let prefetch = usize::from(arguments.prefetch);
         let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
         let options = RelayOptions { prefetch, ..options };
-        let relay = client.relay(&host, plan, options, reporter.observer())?;
+        let relay = found.client.relay(&found.host, plan, options, reporter.observer())?;
         relays.push(relay.clone());
         let forward = Forward::open(endpoint, relay.clone()).await?;
         reporter.event("listening", json!({"address": forward.endpoint().to_string()}));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bastide::plugin::SignInRequest;
-use bastide::{Agent, Certificate, Client, Host, Plan, Progress, Secret, Target, VmSignIn};
+use bastide::{Agent, Certificate, Plan, Progress, Secret, Target, VmSignIn};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{AuthType, Ssh};
@@ -12,6 +12,7 @@ use crate::askpass::{self, Askpass};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{AgentAid, Aid, CERTIFICATE_ALGORITHMS, KnownPassword};
 use crate::report::Reporter;
+use crate::setup::Found;
 use crate::sys::{self, PrivateFolder};
 
 /// What serves OpenSSH while the session is being opened.
@@ -44,8 +45,8 @@ impl SignIn {
     pub(crate) async fn prepare(
         ssh: &Ssh,
         password: Option<Secret>,
-        client: &Client,
-        (host, plan, target): (&Host, &Plan, &Target),
+        found: &Found,
+        plan: &Plan,
         reporter: &Reporter,
     ) -> Result<Self, Failure> {
         let mut prepared = Self::default();
@@ -55,7 +56,7 @@ impl SignIn {
         }
         match &ssh.sign_in.auth_type {
             Some(AuthType::Aad) => {
-                let identity = client.entra_identity(Some(host)).await?;
+                let identity = found.client.entra_identity(Some(&found.host)).await?;
                 let certificate = identity.certificate().await?;
                 warn_of(&certificate, ssh, reporter);
                 let user = certificate.user().to_owned();
@@ -67,13 +68,13 @@ impl SignIn {
             Some(AuthType::Plugin(name)) => {
                 let request = SignInRequest {
                     vm: plan.target_name().to_owned(),
-                    resource_id: match target {
+                    resource_id: match &found.target {
                         Target::Resource(id) => Some(id.to_string()),
                         Target::Address(_) => None,
                     },
                     user: ssh.sign_in.username.clone(),
                 };
-                let answer = client.plugin_sign_in(name, &request).await?;
+                let answer = found.client.plugin_sign_in(name, &request).await?;
                 prepared.aid.user = answer.user;
                 prepared.identity = Some(Who::Plugin { name: name.clone() });
                 if let Some(password) = answer.password {

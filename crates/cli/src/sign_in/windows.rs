@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use bastide::{Client, Host, Plan, Secret, Target};
+use bastide::{Plan, Secret};
 
 use crate::arguments::{AuthType, Ssh};
 use crate::exit::{Exit, Failure};
 use crate::openssh::Aid;
 use crate::report::Reporter;
+use crate::setup::Found;
 
 /// What serves OpenSSH while the session is being opened: nobody.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ impl SignIn {
     pub(crate) async fn prepare(
         ssh: &Ssh,
         _password: Option<Secret>,
-        _client: &Client,
-        _place: (&Host, &Plan, &Target),
+        _found: &Found,
+        _plan: &Plan,
         _reporter: &Reporter,
     ) -> Result<Self, Failure> {
         match ssh.sign_in.auth_type {

@@ -1,12 +1,19 @@
 //! The command line as clap reads it (cli.md, "Commands", "Flags", "Global flags"). It leaves out what the words
 //! mean and what is done with them.
 
-use std::net::IpAddr;
+mod carry;
+mod place;
+mod ssh;
+
 use std::path::PathBuf;
 
-use bastide::{Credential, ForwardSpec};
+use bastide::Credential;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use carry::{Proxy, Tunnel};
+pub(crate) use place::{Behaviour, Keepalive, Place};
+pub(crate) use ssh::{AuthType, HostKeyCheck, Ssh, SshCert};
 
 /// A native client for Azure Bastion.
 #[derive(Debug, Parser)]
@@ -170,188 +177,11 @@ pub(crate) enum Color {
     Never,
 }
 
-/// Which Bastion host and which VM.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Bastion host and VM")]
-pub(crate) struct Place {
-    /// A resource id or a private address; the same as --target-resource-id and --target-ip-address
-    #[arg(value_name = "TARGET", help_heading = "Arguments", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
-    pub(crate) target: Option<String>,
-    /// The Bastion host: its name, or its whole resource id
-    #[arg(short, long, value_name = "BASTION")]
-    pub(crate) name: Option<String>,
-    /// The Bastion host's resource group
-    #[arg(short = 'g', long, value_name = "GROUP")]
-    pub(crate) resource_group: Option<String>,
-    /// The VM's or scale-set instance's resource id
-    #[arg(long, value_name = "ID", conflicts_with = "target_ip_address")]
-    pub(crate) target_resource_id: Option<String>,
-    /// The VM's private IP address
-    #[arg(long, value_name = "IP")]
-    pub(crate) target_ip_address: Option<String>,
-    /// Subscription of the Bastion host: name or id
-    #[arg(long, value_name = "NAME|ID")]
-    pub(crate) subscription: Option<String>,
-}
-
-/// How connections behave.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connections")]
-pub(crate) struct Behaviour {
-    /// Life of the tunnel in seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: Option<u64>,
-    /// End after so many seconds without a byte in any connection
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) idle_timeout: Option<u64>,
-    /// How the end of a silent connection is found
-    #[arg(long, value_enum, default_value_t = Keepalive::Ping)]
-    pub(crate) keepalive: Keepalive,
-    /// Largest payload of a WebSocket frame to the service, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u16).range(128..))]
-    pub(crate) max_frame: u16,
-    /// Limit for opening one connection, retries included
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) connect_timeout: u64,
-    /// Further attempts after one that the service failed
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub(crate) retries: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Keepalive {
-    /// WebSocket pings after 30 s of silence, on top of TCP keepalive
-    Ping,
-    /// TCP keepalive alone
-    Tcp,
-    /// Neither
-    Off,
-}
-
-impl std::fmt::Display for Keepalive {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Keepalive::Ping => "ping",
-            Keepalive::Tcp => "tcp",
-            Keepalive::Off => "off",
-        })
-    }
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Login {
     /// Do not offer to open a browser
     #[arg(long)]
     pub(crate) no_browser: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Tunnel {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    #[command(flatten)]
-    pub(crate) local: LocalSide,
-    #[command(flatten)]
-    pub(crate) behaviour: Behaviour,
-    /// Keep N sessions of each forwarding ready, so that a connection opens in one round trip. They count against
-    /// the Bastion host's limit of sessions; they are given back after 30 s without a new connection, which then
-    /// has them made again
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=20), help_heading = "Connections")]
-    pub(crate) prefetch: u8,
-}
-
-/// The ports of both ends.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ports")]
-pub(crate) struct LocalSide {
-    /// The VM's port
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), required_unless_present = "forward")]
-    pub(crate) resource_port: Option<u16>,
-    /// The local port; any free one where 0 or left out
-    #[arg(long, value_name = "PORT", requires = "resource_port")]
-    pub(crate) port: Option<u16>,
-    /// A further forwarding: [BIND:]PORT:RESOURCE-PORT, or /PATH.sock:RESOURCE-PORT
-    #[arg(short = 'L', long = "forward", value_name = "SPEC")]
-    pub(crate) forward: Vec<ForwardSpec>,
-    /// The local address to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
-    pub(crate) bind: IpAddr,
-    /// Serve other users of this machine too
-    #[arg(long)]
-    pub(crate) allow_other_users: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ssh {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    #[command(flatten)]
-    pub(crate) sign_in: SignIn,
-    #[command(flatten)]
-    pub(crate) behaviour: Behaviour,
-    /// For ssh: options, or a command for the VM
-    #[arg(last = true, value_name = "SSH-ARGS", help_heading = "Arguments")]
-    pub(crate) ssh_args: Vec<std::ffi::OsString>,
-}
-
-/// Who signs in to the VM, and to which port.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "SSH")]
-pub(crate) struct SignIn {
-    /// The VM's SSH port
-    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) resource_port: u16,
-    /// How to sign in to the VM: ssh-key, password, AAD or plugin:NAME; left out: as OpenSSH does by itself
-    #[arg(long, value_name = "TYPE")]
-    pub(crate) auth_type: Option<AuthType>,
-    /// The user on the VM
-    #[arg(long, value_name = "USER")]
-    pub(crate) username: Option<String>,
-    /// The private key to sign in with
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ssh_key: Option<PathBuf>,
-    /// Read the password from the first line of standard input; the rest goes to the session
-    #[arg(long, conflicts_with = "ssh_key")]
-    pub(crate) password_stdin: bool,
-    /// How the VM's host key is checked; known ones are kept by the VM's identity
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = HostKeyCheck::AcceptNew)]
-    pub(crate) host_key_check: HostKeyCheck,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AuthType {
-    /// A key file, or a key of the agent.
-    SshKey,
-    /// A password, for which ssh asks.
-    Password,
-    /// Entra ID.
-    Aad,
-    /// A plugin of this name in the configuration.
-    Plugin(String),
-}
-
-impl std::str::FromStr for AuthType {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text.to_ascii_lowercase().as_str(), text.split_once(':')) {
-            ("ssh-key", _) => Ok(AuthType::SshKey),
-            ("password", _) => Ok(AuthType::Password),
-            ("aad", _) => Ok(AuthType::Aad),
-            (_, Some(("plugin", name))) if !name.is_empty() => Ok(AuthType::Plugin(name.to_owned())),
-            _ => Err("it has to be one of ssh-key, password, AAD or plugin:NAME".into()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HostKeyCheck {
-    /// Only keys that are known
-    Strict,
-    /// New ones are kept, changed ones refused
-    AcceptNew,
-    /// Any
-    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -363,24 +193,6 @@ pub(crate) enum PluginTask {
         /// The library.
         file: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SshCert {
-    /// The folder for id_rsa, id_rsa.pub and id_rsa-cert.pub; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub(crate) write: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Proxy {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    /// The VM's port
-    #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Bastion host and VM")]
-    pub(crate) resource_port: u16,
-    #[command(flatten)]
-    pub(crate) behaviour: Behaviour,
 }
 
 impl Arguments {
