@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bastide_core::{Attempt, Cloud, End, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::{Answer, Error};
 
 /// Azure Resource Manager of one cloud, asked as one identity.
 ///
-/// All questions are `GET`s, and cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
+/// All questions only read, and are cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
 /// 502, 503, 504 and a broken connection, as [`Arm::with_retry`] says; once with a new token on 401, one with the
 /// claims that ARM challenges for where it does; and once with a token of another tenant, when ARM says that the
 /// subscription belongs there.
@@ -67,7 +67,7 @@ impl Arm {
         let address = Cloud::metadata_url(url)?;
         let mut tries = Tries::of(default_retry());
         loop {
-            let (end, error) = match exchange(network, &what, &address, None).await {
+            let (end, error) = match exchange(network, &what, &address, None, None).await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     return Ok(Cloud::from_metadata(url, answer.body())?);
                 }
@@ -97,7 +97,12 @@ impl Arm {
 
     /// The body of a 200 answer.
     pub(crate) async fn get(&self, question: &Question<'_>) -> Result<Bytes, Error> {
-        self.get_at(question, &self.address(question)).await
+        self.ask(question, &self.address(question), None).await
+    }
+
+    /// The body of a 200 answer to a question that has a body itself, in JSON.
+    pub(crate) async fn post(&self, question: &Question<'_>, body: &Bytes) -> Result<Bytes, Error> {
+        self.ask(question, &self.address(question), Some(body)).await
     }
 
     /// All elements of a paged list.
@@ -106,7 +111,7 @@ impl Arm {
         let mut address = self.address(question);
         let mut elements = Vec::new();
         for _ in 0..PAGE_LIMIT {
-            let page: Page<T> = question.parse(&self.get_at(question, &address).await?)?;
+            let page: Page<T> = question.parse(&self.ask(question, &address, None).await?)?;
             elements.extend(page.value);
             let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { return Ok(elements) };
             let there = Origin::parse(&next).map_err(|_| Error::Unreadable {
@@ -127,7 +132,12 @@ impl Arm {
         format!("{}{path}?api-version={}{expand}", self.cloud.arm, question.api_version)
     }
 
-    async fn get_at(&self, question: &Question<'_>, address: &str) -> Result<Bytes, Error> {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        address: &str,
+        body: Option<&Bytes>,
+    ) -> Result<Bytes, Error> {
         let what = question.what;
         let mut ask = self.token_request(question.subscription.unwrap_or_default());
         let (mut tries, mut renewed, mut moved) = (Tries::of(self.retry.clone()), false, false);
@@ -138,8 +148,8 @@ impl Arm {
                 None => self.provider.access_token(&ask).await,
             };
             let token = token.map_err(|source| Error::SignIn { what: what.to_owned(), source })?;
-            let (end, error) = match exchange(&self.network, what, address, Some(token.secret.expose())).await
-            {
+            let exchanged = exchange(&self.network, what, address, Some(token.secret.expose()), body).await;
+            let (end, error) = match exchanged {
                 Ok(answer) if answer.status() == StatusCode::OK => return Ok(answer.into_body()),
                 Ok(answer) => {
                     let answer = read(&answer);
@@ -263,8 +273,13 @@ async fn exchange(
     what: &str,
     address: &str,
     token: Option<&str>,
+    body: Option<&Bytes>,
 ) -> Result<Response<Bytes>, Error> {
-    let mut request = Request::get(address).header(ACCEPT, "application/json");
+    let mut request = match body {
+        None => Request::get(address),
+        Some(_) => Request::post(address).header(CONTENT_TYPE, "application/json"),
+    };
+    request = request.header(ACCEPT, "application/json");
     if let Some(token) = token {
         let value = HeaderValue::try_from(format!("Bearer {token}")).map(|mut value| {
             value.set_sensitive(true);
@@ -274,7 +289,9 @@ async fn exchange(
         request =
             request.header(AUTHORIZATION, value.map_err(|_| unsendable(what, "the token is malformed"))?);
     }
-    let request = request.body(Bytes::new()).map_err(|_| unsendable(what, "its address is malformed"))?;
+    let request = request
+        .body(body.cloned().unwrap_or_default())
+        .map_err(|_| unsendable(what, "its address is malformed"))?;
     network
         .send(request)
         .await

@@ -3,7 +3,7 @@
 
 use bastide_core::{AuthError, Fault, Wait};
 
-use crate::{Answer, SubscriptionChoice};
+use crate::{Answer, SubscriptionChoice, Unlocated};
 
 /// A question to ARM that has no answer.
 ///
@@ -123,6 +123,9 @@ pub enum Error {
     /// Words that mean nothing.
     #[error(transparent)]
     Words(#[from] bastide_core::Error),
+    /// Words that mean no VM, no Bastion host, or several.
+    #[error(transparent)]
+    Unlocated(#[from] Unlocated),
 }
 
 impl Error {
@@ -180,6 +183,7 @@ impl Error {
                 "--name takes the name or the id of a Bastion host; the VM's id goes into --target-resource-id".into()
             }
             Error::Words(error) => error.hint(),
+            Error::Unlocated(error) => error.hint(),
         })
     }
 
@@ -199,6 +203,7 @@ impl Error {
             | Error::Endless { .. } => Fault::Service,
             Error::NoSubscription | Error::Ambiguous { .. } | Error::NotABastion { .. } => Fault::Usage,
             Error::Words(error) => error.fault(),
+            Error::Unlocated(error) => error.fault(),
         }
     }
 

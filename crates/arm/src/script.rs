@@ -68,7 +68,7 @@ impl Script {
             for Reply(head, body) in replies {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
+                while !is_whole(&request) {
                     if stream.read_buf(&mut request).await.unwrap() == 0 {
                         break;
                     }
@@ -113,6 +113,12 @@ impl Script {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().map(path).collect()
     }
 
+    /// The body of each request.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        let body = |request: &String| request.split_once("\r\n\r\n").unwrap_or_default().1.to_owned();
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().map(body).collect()
+    }
+
     /// Each request's token, and how it was asked for.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,6 +141,16 @@ impl Script {
             })
             .collect()
     }
+}
+
+/// Whether the body is there, too.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    });
+    length.is_none_or(|(_, length)| length.parse().is_ok_and(|length: usize| body.len() >= length))
 }
 
 /// Every token is new.
