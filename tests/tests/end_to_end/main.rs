@@ -10,6 +10,7 @@ mod aad_sshd;
 mod abuse;
 mod bulk;
 mod claims;
+mod configuration;
 mod contract;
 mod device_code;
 mod faults;
