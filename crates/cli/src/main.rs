@@ -12,6 +12,7 @@ mod exit;
 #[cfg(unix)]
 mod hand_over;
 mod login;
+mod manual;
 mod openssh;
 mod plugin;
 mod proxy;
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
     if let Some((socket, question)) = askpass::question() {
         return askpass::ask(&socket, &question).unwrap_or(Exit::Child(1)).into();
     }
+    manual::complete();
     let words = Words::of_process();
     let (_, global) = words.typed();
     let reporter = Reporter::new(&global);
@@ -59,6 +61,8 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
         Command::Account => account::run(global, reporter),
         Command::Proxy(proxy) => proxy::run(global, proxy, reporter),
         Command::Config { task } => config::run(global, &task, reporter),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man(man) => manual::man(&man),
         Command::Plugin { task } => plugin::run(global, &task, reporter),
         Command::SshCert(ssh_cert) => certificate::run(global, &ssh_cert, reporter),
         #[cfg(unix)]

@@ -12,8 +12,11 @@ use bastide::{Credential, Environment};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use clap_complete::engine::ArgValueCandidates;
+
 use crate::configuration::{self, Configuration};
 use crate::exit::Failure;
+use crate::manual;
 
 pub(crate) use carry::{Proxy, Tunnel};
 pub(crate) use place::{Behaviour, Keepalive, Place};
@@ -72,6 +75,15 @@ pub(crate) enum Command {
     /// Write an Entra ID certificate for SSH, and its key, into files
     #[command(after_help = SSH_CERT_EXAMPLES)]
     SshCert(SshCert),
+    /// Print what lets a shell complete commands, flags and names
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print a page for man(1), or write all of them
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(Man),
     /// Pass a connection to the session's socket on to OpenSSH
     #[cfg(unix)]
     #[command(name = "hand-over", hide = true)]
@@ -133,6 +145,18 @@ In ~/.config/bastide/config.toml, with the flags' own names:
   username = \"me\"
 Flags win over [hosts], those over the environment, that over [profiles], those over [defaults].";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  echo 'source <(bastide completions bash)' >> ~/.bashrc
+  echo 'source <(bastide completions zsh)' >> ~/.zshrc
+  bastide completions fish > ~/.config/fish/completions/bastide.fish
+  bastide completions powershell | Out-String | Invoke-Expression";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  bastide man ssh | man -l -
+  bastide man --write ~/.local/share/man/man1";
+
 const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
 
@@ -169,7 +193,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "BASTIDE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// The part [profiles.NAME] of the configuration file that holds
-    #[arg(long, global = true, value_name = "NAME", env = "BASTIDE_PROFILE", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "NAME", env = "BASTIDE_PROFILE", hide_env_values = true,
+        add = ArgValueCandidates::new(manual::profiles))]
     pub(crate) profile: Option<String>,
     /// What the configuration file says.
     #[arg(skip)]
@@ -207,6 +232,37 @@ pub(crate) enum Color {
     Never,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    /// As clap's completion engine calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shell::Bash => "bash",
+            Shell::Elvish => "elvish",
+            Shell::Fish => "fish",
+            Shell::Powershell => "powershell",
+            Shell::Zsh => "zsh",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command; the page of `bastide` itself where left out
+    pub(crate) command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) write: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Login {
     /// Do not offer to open a browser
@@ -234,6 +290,16 @@ pub(crate) enum PluginTask {
     },
 }
 
+/// What may be said. `-h` shows what a command is about, `--help` everything.
+pub(crate) fn definition() -> clap::Command {
+    const FURTHER: &[&str] = &["Azure", "Connections", NETWORK, OUTPUT];
+    let shorter = |arg: clap::Arg| {
+        let further = arg.get_help_heading().is_some_and(|heading| FURTHER.contains(&heading));
+        arg.hide_short_help(further)
+    };
+    Arguments::command().mut_args(shorter).mut_subcommands(|command| command.mut_args(shorter))
+}
+
 /// The words of the process's command line.
 pub(crate) struct Words(Vec<OsString>);
 
@@ -251,7 +317,7 @@ impl Words {
 
     /// What may be said, and what is, before anybody has made sense of it.
     pub(crate) fn definition_and_matches(&self) -> (clap::Command, ArgMatches) {
-        let mut definition = Arguments::command();
+        let mut definition = definition();
         let matches = definition.try_get_matches_from_mut(&self.0).unwrap_or_else(|error| error.exit());
         (definition, matches)
     }
@@ -262,7 +328,7 @@ impl Words {
     /// Usage, for a file that means nothing.
     pub(crate) fn configured(&self, environment: &Environment) -> Result<(Command, Global), Failure> {
         let (_, typed) = self.definition_and_matches();
-        let definition = Arguments::command();
+        let definition = definition();
         let file = typed.get_one::<PathBuf>("config").map(PathBuf::as_path);
         let configuration = configuration::read(file, environment, &definition)?;
         let target = typed.subcommand().and_then(|(_, matches)| target(matches));

@@ -172,6 +172,16 @@ impl Flags {
     pub(crate) fn stands_for<'a>(&'a self, target: &'a str) -> &'a str {
         self.hosts.get(target).and_then(|host| host.target.as_deref()).unwrap_or(target)
     }
+
+    /// The names of the user's own.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.keys().map(String::as_str)
+    }
+
+    /// The profiles' names.
+    pub(crate) fn profiles(&self) -> impl Iterator<Item = &str> {
+        self.profiles.keys().map(String::as_str)
+    }
 }
 
 /// The tables that count this time.
