@@ -118,9 +118,12 @@ pub(crate) async fn find(
     reporter: &Reporter,
 ) -> Result<Found, Failure> {
     let (bastion, target) = (bastion(place)?, target(global, place)?);
-    let client = client(global, place, behaviour, reporter).await?;
-    let host = client.bastion_host(&bastion, &target).await?;
-    Ok(Found { client, host, target })
+    let looking = async {
+        let client = client(global, place, behaviour, reporter).await?;
+        let host = client.bastion_host(&bastion, &target).await?;
+        Ok(Found { client, host, target })
+    };
+    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
 /// How `found` opens a port of the VM; what the user should know of it is said.

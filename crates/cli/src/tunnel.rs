@@ -115,7 +115,7 @@ async fn open(
         forwards.push((forward, relay));
     }
     for (forward, relay) in &forwards {
-        relay.prepare(PROOF_KEPT).await?;
+        reporter.while_waiting("Waiting for the Bastion host …", relay.prepare(PROOF_KEPT)).await?;
         reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
         reporter.say(&format!(
             "Tunnel is ready, connect on {}",
