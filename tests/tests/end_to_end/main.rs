@@ -35,4 +35,5 @@ mod sign_in;
 mod signals;
 mod silence;
 mod site;
+mod snapshots;
 mod terminal;
