@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bastide::Environment;
+use clap::{Arg, Command};
 use clap_complete::CompletionCandidate;
+use clap_complete::engine::ArgValueCandidates;
 use clap_complete::env::{CompleteEnv, Shells};
 use clap_mangen::Man;
 
@@ -18,7 +20,17 @@ const VARIABLE: &str = "BASTIDE_COMPLETE";
 
 /// Answers a shell that completes a line, and ends the process then.
 pub(crate) fn complete() {
-    CompleteEnv::with_factory(arguments::definition).var(VARIABLE).complete();
+    CompleteEnv::with_factory(with_names).var(VARIABLE).complete();
+}
+
+/// The definitions, and who knows what may stand where.
+fn with_names() -> Command {
+    let named = |arg: Arg| match arg.get_id().as_str() {
+        "target" => arg.add(ArgValueCandidates::new(targets)),
+        "profile" => arg.add(ArgValueCandidates::new(profiles)),
+        _ => arg,
+    };
+    arguments::definition().mut_args(named).mut_subcommands(|command| command.mut_args(named))
 }
 
 /// Prints the lines that let a shell ask this program.
@@ -56,7 +68,7 @@ pub(crate) fn man(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 /// `bastide.1`, and one for each command that people may know of.
-fn write_pages(definition: clap::Command, folder: &Path) -> io::Result<()> {
+fn write_pages(definition: Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let shown = definition.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let pages = shown.map(|command| {
@@ -85,12 +97,12 @@ fn print(bytes: &[u8]) -> Result<Exit, Failure> {
 }
 
 /// What may stand for a VM: names of the configuration.
-pub(crate) fn targets() -> Vec<CompletionCandidate> {
+fn targets() -> Vec<CompletionCandidate> {
     candidates(configuration().flags.hosts())
 }
 
 /// The profiles of the configuration.
-pub(crate) fn profiles() -> Vec<CompletionCandidate> {
+fn profiles() -> Vec<CompletionCandidate> {
     candidates(configuration().flags.profiles())
 }
 

@@ -10,6 +10,7 @@ mod aad_sshd;
 mod abuse;
 mod bulk;
 mod claims;
+mod completions;
 mod configuration;
 mod contract;
 mod device_code;

@@ -12,11 +12,8 @@ use bastide::{Credential, Environment};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use clap_complete::engine::ArgValueCandidates;
-
 use crate::configuration::{self, Configuration};
 use crate::exit::Failure;
-use crate::manual;
 
 pub(crate) use carry::{Proxy, Tunnel};
 pub(crate) use place::{Behaviour, Keepalive, Place};
@@ -193,8 +190,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "BASTIDE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// The part [profiles.NAME] of the configuration file that holds
-    #[arg(long, global = true, value_name = "NAME", env = "BASTIDE_PROFILE", hide_env_values = true,
-        add = ArgValueCandidates::new(manual::profiles))]
+    #[arg(long, global = true, value_name = "NAME", env = "BASTIDE_PROFILE", hide_env_values = true)]
     pub(crate) profile: Option<String>,
     /// What the configuration file says.
     #[arg(skip)]

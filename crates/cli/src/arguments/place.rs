@@ -2,16 +2,13 @@
 //! It leaves out what single commands add.
 
 use clap::{Args, ValueEnum};
-use clap_complete::engine::ArgValueCandidates;
-
-use crate::manual;
 
 /// Which Bastion host and which VM.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Bastion host and VM")]
 pub(crate) struct Place {
     /// A resource id or a private address; the same as --target-resource-id and --target-ip-address
-    #[arg(value_name = "TARGET", help_heading = "Arguments", conflicts_with_all = ["target_resource_id", "target_ip_address"], add = ArgValueCandidates::new(manual::targets))]
+    #[arg(value_name = "TARGET", help_heading = "Arguments", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
     pub(crate) target: Option<String>,
     /// The Bastion host: its name, or its whole resource id
     #[arg(short, long, value_name = "BASTION")]
