@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
-use bastide::{Event, Fault, Observer};
+use bastide::{Event, Observer};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -62,8 +62,8 @@ impl Reporter {
     }
 
     /// The same, with JSON on another stream.
-    pub(crate) fn with_json_to(&self, stream: Stream) -> Self {
-        Self { json_to: stream, ..self.clone() }
+    pub(crate) fn with_json_to(self, stream: Stream) -> Self {
+        Self { json_to: stream, ..self }
     }
 
     /// Waits for `work`, and says to a person in front of a terminal what is being done if it takes longer than a
@@ -131,7 +131,7 @@ impl Reporter {
 
     /// Why the command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
-        self.error(failure, failure.hint(), failure.request_id(), failure.fault());
+        self.error(failure, failure.hint(), failure.request_id(), failure.exit());
     }
 
     /// For the library: says what happens to connections.
@@ -174,7 +174,7 @@ impl Reporter {
                         "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
                         account.sent, account.received
                     )),
-                    Err(error) => self.error(error, error.hint(), error.request_id(), error.fault()),
+                    Err(error) => self.error(error, error.hint(), error.request_id(), error.fault().into()),
                 }
             }
             Event::Released { id } => self.event("released", json!({"id": id})),
@@ -188,13 +188,14 @@ impl Reporter {
         }
     }
 
-    fn detail(&self, words: &str) {
+    /// Words for a person who has asked for more.
+    pub(crate) fn detail(&self, words: &str) {
         if self.level >= Level::Verbose && self.output == Output::Text {
             self.line(words);
         }
     }
 
-    fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, fault: Fault) {
+    fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, exit: Exit) {
         let style = error_style();
         let mut message = error.to_string();
         self.line(&format!("{style}error:{style:#} {message}"));
@@ -214,7 +215,7 @@ impl Reporter {
         if let Some(id) = request_id {
             self.line(&format!("request id: {id}"));
         }
-        self.event("error", json!({"code": Exit::from(fault).code(), "message": message, "hint": hint}));
+        self.event("error", json!({"code": exit.code(), "message": message, "hint": hint}));
     }
 
     fn line(&self, words: &str) {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules, Relay,
-    RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
+    Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, Prompt, ProxyRules,
+    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
     TunnelOptions, Wanted, Words,
 };
 
+use bastide::plugin::Asker;
 use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
@@ -30,14 +31,25 @@ async fn client(
 ) -> Result<Client, Failure> {
     let environment = Environment::of_process();
     let network = network(global, behaviour.keepalive, &environment)?;
-    open(global, environment, network, place.subscription.clone(), reporter).await
+    open(global, environment, network, place.subscription.clone(), Attendance::Person, reporter).await
+}
+
+/// Whether there is somebody who could be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attendance {
+    Person,
+    Nobody,
 }
 
 /// A client for what concerns no Bastion host.
-pub(crate) async fn signing_in(global: &Global, reporter: &Reporter) -> Result<Client, Failure> {
+pub(crate) async fn signing_in(
+    global: &Global,
+    attendance: Attendance,
+    reporter: &Reporter,
+) -> Result<Client, Failure> {
     let environment = Environment::of_process();
     let network = network(global, arguments::Keepalive::Ping, &environment)?;
-    open(global, environment, network, None, reporter).await
+    open(global, environment, network, None, attendance, reporter).await
 }
 
 /// Where sign-ins are kept.
@@ -55,8 +67,10 @@ async fn open(
     environment: Environment,
     network: NetworkOptions,
     subscription: Option<String>,
+    attendance: Attendance,
     reporter: &Reporter,
 ) -> Result<Client, Failure> {
+    let is_attended = attendance == Attendance::Person;
     let plugins = global.configuration.plugins.clone();
     if !plugins.is_empty() {
         // Plugins are code of others, which may print.
@@ -71,9 +85,9 @@ async fn open(
         subscription,
         store: store(global, &environment),
         exec_command: global.exec_command.clone(),
-        prompt: Some(Arc::new(Page::new(reporter))),
+        prompt: is_attended.then(|| Arc::new(Page::new(reporter)) as Arc<dyn Prompt>),
         plugins,
-        asker: Some(Arc::new(Terminal::new(reporter))),
+        asker: is_attended.then(|| Arc::new(Terminal::new(reporter)) as Arc<dyn Asker>),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
         cache: places(global),
@@ -118,8 +132,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The same place by its ids, for another process, which then has nothing to look for.
-    pub(crate) fn place(&self, place: &Place) -> Place {
+    /// The place by its ids, for another process, which then has nothing to look for.
+    pub(crate) fn place(&self) -> Place {
         let (id, address) = match &self.target {
             Target::Resource(id) => (Some(id.to_string()), None),
             Target::Address(address) => (None, Some(address.to_string())),
@@ -130,7 +144,8 @@ impl Found {
             resource_group: None,
             target_resource_id: id,
             target_ip_address: address,
-            ..place.clone()
+            // Ids hold their own.
+            subscription: None,
         }
     }
 }
@@ -285,39 +300,21 @@ pub(crate) fn limit_reached(cause: StopCause, reporter: &Reporter) -> Option<Exi
     Some(Exit::Failed(Fault::Timeout))
 }
 
-/// The arguments of the `bastide proxy` that carries what these flags describe; without `--proxy`, whose password
-/// is for nobody's process list.
-pub(crate) fn proxy_arguments(
-    global: &Global,
-    place: &Place,
-    behaviour: &Behaviour,
-    resource_port: u16,
-) -> Vec<OsString> {
+/// The arguments of the `bastide proxy` that carries what these flags describe; without `--resource-port`, which is the
+/// caller's.
+pub(crate) fn proxy_arguments(global: &Global, place: &Place, behaviour: &Behaviour) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["proxy".into()];
     let mut flag = |name: &str, value: OsString| words.extend([name.into(), value]);
-    let place_flags = [
+    for (name, value) in [
         ("--name", &place.name),
         ("--resource-group", &place.resource_group),
         ("--target-resource-id", &place.target_resource_id),
         ("--target-ip-address", &place.target_ip_address),
         ("--subscription", &place.subscription),
-        ("--tenant", &global.tenant),
-        ("--client-id", &global.client_id),
-        ("--exec-command", &global.exec_command),
-    ];
-    for (name, value) in place_flags {
+    ] {
         if let Some(value) = value {
             flag(name, value.into());
         }
-    }
-    flag("--resource-port", resource_port.to_string().into());
-    flag("--cloud", (&global.cloud).into());
-    flag("--credential", global.credential.to_string().into());
-    if let Some(file) = &global.config {
-        flag("--config", file.into());
-    }
-    for file in &global.ca_bundle {
-        flag("--ca-bundle", file.into());
     }
     for (name, value) in [("--timeout", behaviour.timeout), ("--idle-timeout", behaviour.idle_timeout)] {
         if let Some(seconds) = value {
@@ -328,10 +325,37 @@ pub(crate) fn proxy_arguments(
     flag("--max-frame", behaviour.max_frame.to_string().into());
     flag("--connect-timeout", behaviour.connect_timeout.to_string().into());
     flag("--retries", behaviour.retries.to_string().into());
+    words.extend(sign_in_arguments(global, global.tenant.as_deref()));
+    words.extend(place.target.as_ref().map(OsString::from));
+    words
+}
+
+/// The flags by which another `bastide` signs in to Azure as this one; without `--proxy`, whose password is for nobody's
+/// process list.
+pub(crate) fn sign_in_arguments(global: &Global, tenant: Option<&str>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut flag = |name: &str, value: OsString| words.extend([name.into(), value]);
+    flag("--cloud", (&global.cloud).into());
+    flag("--credential", global.credential.to_string().into());
+    for (name, value) in [
+        ("--tenant", tenant),
+        ("--client-id", global.client_id.as_deref()),
+        ("--exec-command", global.exec_command.as_deref()),
+        ("--profile", global.profile.as_deref()),
+    ] {
+        if let Some(value) = value {
+            flag(name, value.into());
+        }
+    }
+    if let Some(file) = &global.config {
+        flag("--config", file.into());
+    }
+    for file in &global.ca_bundle {
+        flag("--ca-bundle", file.into());
+    }
     if global.no_cache {
         words.push("--no-cache".into());
     }
-    words.extend(place.target.as_ref().map(OsString::from));
     words
 }
 

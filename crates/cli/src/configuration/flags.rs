@@ -74,6 +74,10 @@ const NOT_HERE: &[&str] = &[
     "verbose",
     "version",
     "write",
+    "alias",
+    "if-needed",
+    "only",
+    "remove",
     "target-resource-id",
     "target-ip-address",
 ];
