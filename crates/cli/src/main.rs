@@ -31,6 +31,7 @@ mod sys;
 mod table;
 mod transfer;
 mod tunnel;
+mod up;
 
 use arguments::{Command, Global, Words};
 use bastide::Environment;
@@ -87,6 +88,7 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
         Command::Scp(transfer) => ssh::copy(global, Tool::Scp, &transfer, reporter),
         Command::Sftp(transfer) => ssh::copy(global, Tool::Sftp, &transfer, reporter),
         Command::Rsync(transfer) => ssh::copy(global, Tool::Rsync, &transfer, reporter),
+        Command::Up(up) => up::run(global, &up, reporter),
         Command::Login(login) => login::run(global, &login, reporter),
         Command::Logout => account::log_out(global, reporter),
         Command::Account => account::run(global, reporter),

@@ -28,8 +28,16 @@ pub(crate) struct Signals {
 impl Signals {
     /// Must be called within a runtime.
     pub(crate) fn listen(reporter: &Reporter) -> std::io::Result<Self> {
+        Self::of(sys::StopSignals::new()?, reporter)
+    }
+
+    /// The same, with another meaning for SIGHUP (`sys::HangUps`).
+    pub(crate) fn but_hang_up(reporter: &Reporter) -> std::io::Result<Self> {
+        Self::of(sys::StopSignals::but_hang_up()?, reporter)
+    }
+
+    fn of(mut signals: sys::StopSignals, reporter: &Reporter) -> std::io::Result<Self> {
         let reporter = reporter.clone();
-        let mut signals = sys::StopSignals::new()?;
         let stop = CancellationToken::new();
         let number = Arc::new(AtomicU8::new(0));
         let mut listener = JoinSet::new();

@@ -58,7 +58,7 @@ pub(crate) struct Ready {
 impl Order<'_> {
     /// The local address of the first forwarding that has a port, as it is asked for.
     pub(crate) fn first_port(&self) -> Result<Option<SocketAddr>, Failure> {
-        Ok(self.wanted()?.iter().find_map(|(endpoint, _)| match endpoint {
+        Ok(wanted(self.local)?.iter().find_map(|(endpoint, _)| match endpoint {
             Endpoint::Tcp(address) => Some(*address),
             Endpoint::Unix(_) => None,
         }))
@@ -72,7 +72,7 @@ impl Order<'_> {
         stop: &CancellationToken,
         reporter: &Reporter,
     ) -> Result<Option<Ready>, Failure> {
-        let wanted = self.wanted()?;
+        let wanted = wanted(self.local)?;
         let mut relays = Vec::new();
         let opened = tokio::select! {
             opened = self.prove(global, &wanted, reporter, &mut relays) => Some(opened),
@@ -88,27 +88,6 @@ impl Order<'_> {
                 report_stopped(setup::give_back(&relays).await, reporter);
                 Ok(None)
             }
-        }
-    }
-
-    /// The endpoints asked for, and the VM's port behind each.
-    fn wanted(&self) -> Result<Vec<(Endpoint, u16)>, Failure> {
-        let local = self.local;
-        let first = local.resource_port.map(|resource_port| {
-            let address = SocketAddr::new(local.bind, local.port.unwrap_or(0));
-            (Endpoint::Tcp(address), resource_port)
-        });
-        let further = local.forward.iter().map(|spec| (spec.endpoint(local.bind), spec.remote_port));
-        let all: Vec<_> = first.into_iter().chain(further).collect();
-        if all.is_empty() {
-            return Err(Failure::usage("no port of the VM is named", "name it with --resource-port PORT"));
-        }
-        match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
-            Some((endpoint, _)) if !local.allow_other_users => Err(Failure::usage(
-                format!("{endpoint} can be reached from other machines"),
-                "everybody there could use the tunnel: if that is meant, say --allow-other-users",
-            )),
-            _ => Ok(all),
         }
     }
 
@@ -151,6 +130,26 @@ impl Order<'_> {
     }
 }
 
+/// The endpoints that are asked for, and the VM's port behind each.
+pub(crate) fn wanted(local: &LocalSide) -> Result<Vec<(Endpoint, u16)>, Failure> {
+    let first = local.resource_port.map(|resource_port| {
+        let address = SocketAddr::new(local.bind, local.port.unwrap_or(0));
+        (Endpoint::Tcp(address), resource_port)
+    });
+    let further = local.forward.iter().map(|spec| (spec.endpoint(local.bind), spec.remote_port));
+    let all: Vec<_> = first.into_iter().chain(further).collect();
+    if all.is_empty() {
+        return Err(Failure::usage("no port of the VM is named", "name it with --resource-port PORT"));
+    }
+    match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
+        Some((endpoint, _)) if !local.allow_other_users => Err(Failure::usage(
+            format!("{endpoint} can be reached from other machines"),
+            "everybody there could use the tunnel: if that is meant, say --allow-other-users",
+        )),
+        _ => Ok(all),
+    }
+}
+
 impl Ready {
     /// Where it listens.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
@@ -165,7 +164,7 @@ impl Ready {
     }
 }
 
-fn report_stopped(leaked: u64, reporter: &Reporter) {
+pub(crate) fn report_stopped(leaked: u64, reporter: &Reporter) {
     reporter.event("stopped", json!({"leaked": leaked}));
     warn_of_leaks(leaked, reporter);
 }

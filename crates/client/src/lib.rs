@@ -47,4 +47,4 @@ pub use error::Error;
 pub use meter::Meter;
 pub use peer::PeerPolicy;
 pub use places::KnownNames;
-pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};
+pub use tunnel::{Forward, Seats, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

@@ -96,6 +96,8 @@ pub struct TunnelOptions {
     pub idle: Option<Duration>,
     /// Which local users may connect.
     pub peers: PeerPolicy,
+    /// How many connections there may be at once. Tunnels with clones of it share them.
+    pub seats: Seats,
     /// How long open connections and releases may take to end, together. Default 10 s: a release takes about as
     /// long as a mint, "about 3 s" at worst (peers.md F31), and may need another try.
     pub grace: Duration,
@@ -103,7 +105,27 @@ pub struct TunnelOptions {
 
 impl Default for TunnelOptions {
     fn default() -> Self {
-        Self { lifetime: None, idle: None, peers: PeerPolicy::SameUser, grace: Duration::from_secs(10) }
+        Self {
+            lifetime: None,
+            idle: None,
+            peers: PeerPolicy::SameUser,
+            seats: Seats::default(),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Room for connections. Default: as many as the process has descriptors for, and 4,096 at the most; ask for it when the
+/// limit of descriptors is what it will be.
+#[derive(Debug, Clone)]
+pub struct Seats(Arc<Semaphore>);
+
+impl Default for Seats {
+    fn default() -> Self {
+        let room = |limit: u64| limit.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+        let seats = crate::sys::descriptor_limit()
+            .map_or(MOST_CONNECTIONS, |limit| usize::try_from(room(limit)).unwrap_or(MOST_CONNECTIONS));
+        Self(Arc::new(Semaphore::new(seats.clamp(1, MOST_CONNECTIONS))))
     }
 }
 
@@ -165,7 +187,6 @@ impl Tunnel {
         let activity = Arc::new(Activity::new());
         let leads: Vec<Lead> = forwards.iter().map(|forward| forward.lead.clone()).collect();
         let ids = Arc::new(AtomicU64::new(1));
-        let seats = Arc::new(Semaphore::new(seats()));
         let accepting = CancellationToken::new();
         let mut acceptors = JoinSet::new();
         for forward in forwards {
@@ -176,7 +197,7 @@ impl Tunnel {
                 forward,
                 peers: options.peers,
                 ids: Arc::clone(&ids),
-                seats: Arc::clone(&seats),
+                seats: Arc::clone(&options.seats.0),
                 activity: Arc::clone(&activity),
                 stop: accepting.clone(),
             }));
@@ -256,14 +277,6 @@ struct Acceptor {
     stop: CancellationToken,
 }
 
-/// As many connections as the process has descriptors for.
-fn seats() -> usize {
-    let room = |limit: u64| limit.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
-    let seats = crate::sys::descriptor_limit()
-        .map_or(MOST_CONNECTIONS, |limit| usize::try_from(room(limit)).unwrap_or(MOST_CONNECTIONS));
-    seats.clamp(1, MOST_CONNECTIONS)
-}
-
 /// Accepts until stopped, whatever `accept` says, then waits for its connections. The listener is closed before that
 /// wait.
 async fn accept_loop(acceptor: Acceptor) {
@@ -324,6 +337,10 @@ async fn accept_loop(acceptor: Acceptor) {
                 () = stop.cancelled() => None,
             };
             let Some(relay) = relay else { return };
+            if stop.is_cancelled() {
+                // It came just when those that were there were stopped.
+                relay.stop();
+            }
             relay.expect_more();
             let active = |moved: Moved| {
                 activity.touch();
@@ -391,6 +408,14 @@ async fn next(listener: &Listener, seats: &Arc<Semaphore>, peers: PeerPolicy) ->
             Ok(Err(error)) => return Arrival::Gone(error),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Arrival::Gone(error),
             Err(error) => return Arrival::Starved(error),
+        }
+    }
+    #[cfg(unix)]
+    if let LocalSocket::Unix(stream) = &local {
+        match peers.admit_unix(stream) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Arrival::Stranger(error),
+            Err(error) => return Arrival::Gone(error),
         }
     }
     Arrival::Welcome(seat, local, peer)

@@ -73,15 +73,19 @@ pub(crate) async fn pump<L: Local, W: Line>(
             }
             for _ in 0..STEPS_A_TURN {
                 let moved = drive.step(session, local, wire, context);
+                // Before the end is looked at, or the last bytes would count for nobody.
+                if moved {
+                    let now = Moved { sent: session.sent(), received: session.received() };
+                    active(Moved { sent: now.sent - told.sent, received: now.received - told.received });
+                    told = now;
+                }
                 if let Some(end) = session.end() {
                     return Poll::Ready(end.clone());
                 }
                 if session.wants_look() && local.is_gone() {
                     session.local_gone(Instant::now().into_std());
                 } else if moved {
-                    let moved = Moved { sent: session.sent(), received: session.received() };
-                    active(Moved { sent: moved.sent - told.sent, received: moved.received - told.received });
-                    told = moved;
+                    // Perhaps there is more.
                 } else if !is_due(session, wire, timer.as_mut(), context) {
                     session.rest();
                     return Poll::Pending;

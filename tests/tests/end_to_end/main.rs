@@ -44,3 +44,5 @@ mod ssh_config_aad;
 mod strangers;
 mod terminal;
 mod transfer;
+mod up;
+mod up_terminal;

@@ -5,6 +5,7 @@ mod carry;
 mod list;
 mod place;
 mod ssh;
+mod up;
 mod wrong;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ pub(crate) use carry::{Exec, LocalSide, Proxy, Tunnel};
 pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
 pub(crate) use ssh::{AuthType, HostKeyCheck, SignIn, Ssh, SshCert, SshConfig, Transfer};
+pub(crate) use up::Up;
 
 /// A native client for Azure Bastion.
 #[derive(Debug, Parser)]
@@ -60,6 +62,9 @@ pub(crate) enum Command {
     /// The Bastion hosts and VMs that you can reach
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
+    /// Open all tunnels of a file, connected on first use
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Up),
     /// Run a program with a tunnel that works for as long as it runs
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
@@ -168,6 +173,22 @@ Examples:
   bastide list
   bastide list vms -o json
 What is listed is completed by the shell from then on: see `bastide completions --help`.";
+const UP_EXAMPLES: &str = "\
+In bastide.toml, with the flags of `bastide tunnel`:
+  [defaults]
+  name = \"hub\"
+  [tunnels.db]
+  target = \"db-01\"
+  resource-port = 5432
+  port = 5432
+  [tunnels.web]
+  target = \"10.0.0.4\"
+  forward = [\"8080:80\", \"./api.sock:8000\"]
+Then:
+  bastide up
+  bastide up --check
+SIGHUP has the file read anew: what is the same in it keeps its connections.";
+
 const EXEC_EXAMPLES: &str = "\
 Examples:
   bastide exec db-01 --resource-port 5432 -- psql -h {host} -p {port} -U me shop
@@ -385,38 +406,18 @@ impl Words {
         let Some((name, matches)) = matches.subcommand() else { return Ok(Vec::new()) };
         // Built for the matches, it has the global flags, too.
         let known = definition.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
-        let mut flags = Vec::new();
-        for (arg, flag) in known.filter_map(|arg| Some((arg, arg.get_long()?))) {
-            let id = arg.get_id().as_str();
-            let is_given = matches.ids().any(|given| given.as_str() == id)
-                && matches!(
-                    matches.value_source(id),
-                    Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-                );
-            if !is_given || NOT_KEPT.contains(&flag) {
-                continue;
-            }
-            if !arg.get_action().takes_values() {
-                flags.push(format!("--{flag}"));
-                continue;
-            }
-            for value in matches.get_raw(id).into_iter().flatten() {
-                let Some(text) = value.to_str() else {
-                    return Err(Failure::usage(
-                        format!("the value of --{flag} is no text"),
-                        "rename the file that it names",
-                    ));
-                };
-                // It will be read in another folder.
-                let is_relative = FILES.contains(&flag) && !text.starts_with('~');
-                let file = is_relative.then(|| std::path::absolute(text).ok()).flatten();
-                flags.push(format!(
-                    "--{flag}={}",
-                    file.map_or(text.into(), |file| file.display().to_string())
-                ));
-            }
-        }
-        Ok(flags)
+        let known = known.filter(|arg| arg.get_long().is_none_or(|long| !NOT_KEPT.contains(&long)));
+        given(known, matches, &[ValueSource::CommandLine, ValueSource::EnvVariable])
+    }
+
+    /// The flags among them that every command has, but for those of output, in one form.
+    ///
+    /// # Errors
+    /// Usage.
+    pub(crate) fn globals(&self) -> Result<Vec<String>, Failure> {
+        let (definition, matches) = self.definition_and_matches()?;
+        let known = definition.get_arguments().filter(|arg| arg.get_help_heading() != Some(OUTPUT));
+        given(known, &matches, &[ValueSource::CommandLine])
     }
 
     /// What they say by themselves. Prints help or version and exits where that is asked for.
@@ -476,6 +477,40 @@ const NOT_KEPT: &[&str] = &["color", "output", "quiet", "verbose", "write", "hel
 
 /// Flags whose value is a path.
 const FILES: &[&str] = &["ca-bundle", "config", "ssh-key"];
+
+/// Long flags with their values, as far as these come from there. Paths are made absolute: they may be read in another
+/// folder.
+fn given<'a>(
+    known: impl Iterator<Item = &'a clap::Arg>,
+    matches: &ArgMatches,
+    sources: &[ValueSource],
+) -> Result<Vec<String>, Failure> {
+    let mut flags = Vec::new();
+    for (arg, flag) in known.filter_map(|arg| Some((arg, arg.get_long()?))) {
+        let id = arg.get_id().as_str();
+        let is_given = matches.ids().any(|given| given.as_str() == id)
+            && matches.value_source(id).is_some_and(|source| sources.contains(&source));
+        if !is_given {
+            continue;
+        }
+        if !arg.get_action().takes_values() {
+            flags.push(format!("--{flag}"));
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            let Some(text) = value.to_str() else {
+                return Err(Failure::usage(
+                    format!("the value of --{flag} is no text"),
+                    "rename the file that it names",
+                ));
+            };
+            let is_relative = FILES.contains(&flag) && !text.starts_with('~');
+            let file = is_relative.then(|| std::path::absolute(text).ok()).flatten();
+            flags.push(format!("--{flag}={}", file.map_or(text.into(), |file| file.display().to_string())));
+        }
+    }
+    Ok(flags)
+}
 
 /// The one VM that the command is about.
 fn target(matches: &ArgMatches) -> Option<&str> {

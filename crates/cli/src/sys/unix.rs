@@ -47,15 +47,20 @@ pub(crate) fn has_display() -> bool {
 pub(crate) struct StopSignals {
     interrupt: SignalStream,
     terminate: SignalStream,
-    hang_up: SignalStream,
+    hang_up: Option<SignalStream>,
 }
 
 impl StopSignals {
     pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { hang_up: Some(signal(SignalKind::hangup())?), ..Self::but_hang_up()? })
+    }
+
+    /// For who has another meaning for SIGHUP.
+    pub(crate) fn but_hang_up() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: None,
         })
     }
 
@@ -64,8 +69,32 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
-            _ = self.hang_up.recv() => 1,
+            () = next(self.hang_up.as_mut()) => HANG_UP,
         }
+    }
+}
+
+async fn next(signals: Option<&mut SignalStream>) {
+    match signals {
+        Some(signals) => drop(signals.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// SIGHUP's number (signal(7)).
+pub(crate) const HANG_UP: u8 = 1;
+
+/// SIGHUP, where it does not mean to stop.
+pub(crate) struct HangUps(SignalStream);
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }
 

@@ -18,6 +18,11 @@ impl StopSignals {
         Ok(Self)
     }
 
+    /// There is none here.
+    pub(crate) fn but_hang_up() -> io::Result<Self> {
+        Self::new()
+    }
+
     /// The number of the next one, as on Unix. Cancel safe.
     pub(crate) async fn next(&mut self) -> u8 {
         match tokio::signal::ctrl_c().await {
@@ -166,4 +171,47 @@ pub(crate) fn make_alike(_: &File, _: &Metadata) -> io::Result<()> {
 /// What stands for a folder where it is locked.
 pub(crate) fn lockable(folder: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(folder.join(".lock"))
+}
+
+/// The terminal's closing has another form here, and nothing reads a file anew.
+pub(crate) struct HangUps;
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Never.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
+
+/// No signal here has the number.
+pub(crate) const HANG_UP: u8 = 1;
+
+/// There is none.
+pub(crate) mod systemd {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use bastide::Inherited;
+
+    pub(crate) fn ready() {}
+
+    pub(crate) fn reloading() {}
+
+    pub(crate) fn stopping() {}
+
+    pub(crate) fn status(_words: &str) {}
+
+    pub(crate) fn alive() {}
+
+    pub(crate) fn watchdog() -> Option<Duration> {
+        None
+    }
+
+    pub(crate) fn sockets(_names: Option<&str>) -> BTreeMap<String, Vec<Inherited>> {
+        BTreeMap::new()
+    }
 }
