@@ -16,8 +16,11 @@ mod client;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod network;
+mod permissions;
 #[cfg(test)]
 mod script;
+mod security_group;
 mod subscription;
 mod virtual_machine;
 
@@ -25,5 +28,8 @@ pub use answer::{Answer, MissingRight};
 pub use bastion::BastionName;
 pub use client::Arm;
 pub use error::Error;
+pub use network::{NetworkInterface, Subnet, VirtualNetwork};
+pub use permissions::Permissions;
+pub use security_group::{Direction, Flow, Ruling, SecurityGroup};
 pub use subscription::{Subscription, SubscriptionChoice, SubscriptionOrigin, SubscriptionSources};
 pub use virtual_machine::{OperatingSystem, PowerState, VirtualMachine};
