@@ -21,6 +21,7 @@ mod permissions;
 #[cfg(test)]
 mod script;
 mod security_group;
+mod sessions;
 mod subscription;
 mod virtual_machine;
 
@@ -31,5 +32,6 @@ pub use error::Error;
 pub use network::{NetworkInterface, Subnet, VirtualNetwork};
 pub use permissions::Permissions;
 pub use security_group::{Direction, Flow, Ruling, SecurityGroup};
+pub use sessions::{Session, SessionEnd};
 pub use subscription::{Subscription, SubscriptionChoice, SubscriptionOrigin, SubscriptionSources};
 pub use virtual_machine::{OperatingSystem, PowerState, VirtualMachine};

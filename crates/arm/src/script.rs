@@ -35,6 +35,14 @@ impl Reply {
     }
 }
 
+/// Whether a request is there with its body.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
+
 /// A request, and the question that its token answered.
 #[derive(Clone)]
 pub(crate) struct Asked {
@@ -68,7 +76,7 @@ impl Script {
             for Reply(head, body) in replies {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
+                while !is_whole(&request) {
                     if stream.read_buf(&mut request).await.unwrap() == 0 {
                         break;
                     }

@@ -139,12 +139,12 @@ impl Host {
 
 /// Azure, as one identity sees it over one network.
 pub struct Client {
-    network: Network,
+    pub(crate) network: Network,
     provider: Arc<dyn Provider>,
-    arm: Arc<Arm>,
+    pub(crate) arm: Arc<Arm>,
     subscription: Option<String>,
-    setup: Setup,
-    ledger: Option<Arc<dyn Ledger>>,
+    pub(crate) setup: Setup,
+    pub(crate) ledger: Option<Arc<LedgerFolder>>,
 }
 
 impl Client {
@@ -193,7 +193,7 @@ impl Client {
         };
         let provider = credential.open(&setup)?;
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
-        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
+        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)));
         Ok(Self { network, provider, arm, subscription, setup, ledger })
     }
 
@@ -233,15 +233,7 @@ impl Client {
         let words = BastionName {
             name: bastion.name.clone(),
             group: bastion.group.clone(),
-            subscriptions: SubscriptionSources {
-                flag: self.subscription.clone(),
-                target: match target {
-                    Target::Resource(id) => Some(id.clone()),
-                    Target::Address(_) => None,
-                },
-                environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
-                azure_cli: self.azure_cli_subscription(),
-            },
+            subscriptions: self.subscription_sources(target),
         };
         let description = self.arm.find_bastion(&words).await?;
         let token = self.arm.token_request(description.id.subscription());
@@ -261,7 +253,8 @@ impl Client {
         observer: Observer,
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
-        let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
+        let own = || self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>);
+        let options = RelayOptions { ledger: options.ledger.or_else(own), ..options };
         let power =
             |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
         let witness = plan.machine().map(power);
@@ -297,6 +290,26 @@ impl Client {
             network: Some(self.setup.network.clone()),
         };
         Ok(Plugin::new(settings, services).sign_in(request).await?)
+    }
+
+    /// Where a Bastion host that is named by its name is looked for.
+    fn subscription_sources(&self, target: &Target) -> SubscriptionSources {
+        SubscriptionSources {
+            flag: self.subscription.clone(),
+            target: match target {
+                Target::Resource(id) => Some(id.clone()),
+                Target::Address(_) => None,
+            },
+            environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
+            azure_cli: self.azure_cli_subscription(),
+        }
+    }
+
+    /// The subscription of a Bastion host, or the first that it is looked for in: name or id.
+    pub(crate) fn first_subscription(&self, bastion: &Bastion, target: &Target) -> Option<String> {
+        let of_id = || Some(ResourceId::parse(&bastion.name).ok()?.subscription().to_owned());
+        let of_words = || Some(self.subscription_sources(target).candidates().into_iter().next()?.words);
+        of_id().or_else(of_words)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

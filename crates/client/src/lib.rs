@@ -6,12 +6,14 @@
 //! that is there already.
 
 mod client;
+pub mod doctor;
 mod endpoint;
 mod error;
 mod ledger;
 mod local_socket;
 mod peer;
 mod power;
+mod sessions;
 mod sys;
 mod tunnel;
 
@@ -25,6 +27,7 @@ pub mod plugin {
 
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
+pub use bastide_arm::{Session, SessionEnd};
 pub use bastide_auth::{
     Certificate, Credential, DeviceCode, EntraIdentity, Environment, Identity, Kept, Prompt, SignedIn, Store,
     VmSignIn,
@@ -40,5 +43,7 @@ pub use bastide_relay::{
 pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
 pub use error::Error;
+pub use ledger::LeftBehind;
 pub use peer::PeerPolicy;
+pub use sessions::{Crowding, Sessions};
 pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

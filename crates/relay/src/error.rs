@@ -112,6 +112,14 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
+    /// A token could not be given back.
+    #[error("a token could not be given back to '{host}': {reason}")]
+    NotReleased {
+        /// Who minted it.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// The tunnel was stopped meanwhile.
     #[error("the tunnel was stopped")]
     Stopped,
@@ -160,6 +168,9 @@ impl Error {
             Error::VmOff { state, .. } if state == "starting" => Some("try again when it has started".into()),
             Error::VmOff { id, .. } => Some(format!("start it: az vm start --ids {id}")),
             Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
+            Error::NotReleased { .. } => {
+                Some("the next bastide tries again, and the service ends it by itself at its idle time-out".into())
+            }
             Error::Stopped => None,
         }
     }
@@ -177,6 +188,7 @@ impl Error {
             | Error::Pod { .. }
             | Error::Upgrade { .. }
             | Error::Accept
+            | Error::NotReleased { .. }
             | Error::Sick { .. } => Fault::Service,
             Error::PortClosed { .. } | Error::NoAnswer { .. } => Fault::Vm,
             Error::VmOff { .. } => Fault::NotFound,

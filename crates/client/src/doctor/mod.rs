@@ -1,0 +1,159 @@
+//! The chain from a sign-in to the first byte of a VM, walked link by link: which one is broken, and what mends it. It
+//! changes nothing: the one session that it opens is given back. It leaves out printing.
+//!
+//! `azure` walks what Azure Resource Manager knows, `way` the network, `session` the data plane; here is what they report.
+
+mod azure;
+mod finding;
+mod session;
+mod way;
+
+use std::time::Duration;
+
+use bastide_core::{Fault, Target};
+use bastide_net::{Network, Origin};
+
+use crate::{Bastion, Client, CloudChoice, Error, RelayOptions, Settings};
+
+pub use finding::{Diagnosis, Finding, Link, Status};
+
+/// What is to be examined.
+#[derive(Debug, Clone)]
+pub struct Patient {
+    /// The Bastion host.
+    pub bastion: Bastion,
+    /// The VM.
+    pub target: Target,
+    /// Its port.
+    pub port: u16,
+    /// How connections are opened. With [`RelayOptions::first_byte`] the VM has to speak first.
+    pub relay: RelayOptions,
+}
+
+impl Client {
+    /// Walks the chain of links between this client and a port of a VM, and tells each finding as soon as there is one.
+    ///
+    /// Cancel safe: the session that it opens is given back.
+    pub async fn doctor(&self, patient: &Patient, tell: &mut (dyn FnMut(&Finding) + Send)) -> Diagnosis {
+        let mut report = Report::new(tell);
+        if let Some(host) = azure::examine(self, patient, &mut report).await {
+            way::examine(self, &host, &mut report).await;
+            session::examine(self, &host, patient, &mut report).await;
+        }
+        report.close()
+    }
+}
+
+/// As [`Client::doctor`], from the settings of a client: one that cannot be made is a broken link too.
+///
+/// Cancel safe, as [`Client::doctor`].
+///
+/// # Errors
+/// Settings that mean nothing, such as a CA bundle that cannot be read: there is nothing to examine then.
+pub async fn examine(
+    settings: Settings,
+    patient: &Patient,
+    tell: &mut (dyn FnMut(&Finding) + Send),
+) -> Result<Diagnosis, Error> {
+    let (options, cloud) = (settings.network.clone(), settings.cloud.clone());
+    match Client::new(settings).await {
+        Ok(client) => Ok(client.doctor(patient, tell).await),
+        Err(error) if error.fault() == Fault::Usage => Err(error),
+        Err(error) => {
+            let network = Network::new(options)?;
+            let asked = match &cloud {
+                CloudChoice::At(address) => Origin::parse(address).ok(),
+                CloudChoice::Known(_) => None,
+            };
+            let mut report = Report::new(tell);
+            let finding = Finding::failed(Link::SignIn, Duration::ZERO, &error);
+            way::blame(&network, asked.as_ref(), finding, &mut report).await;
+            Ok(report.close())
+        }
+    }
+}
+
+/// The findings so far, in the order of the links.
+struct Report<'a> {
+    tell: &'a mut (dyn FnMut(&Finding) + Send),
+    findings: Vec<Finding>,
+    /// What stands in errors of the user, and belongs into no report that is passed on.
+    hidden: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    fn new(tell: &'a mut (dyn FnMut(&Finding) + Send)) -> Self {
+        Self { tell, findings: Vec::new(), hidden: None }
+    }
+
+    /// Adds a finding; links before it of which nothing was said are skipped. One that comes too late is not needed any
+    /// more: the network was blamed for it already.
+    fn add(&mut self, finding: Finding) {
+        if !self.is_past(finding.link) {
+            self.skip_until(Some(finding.link));
+            self.push(finding);
+        }
+    }
+
+    /// Whether something was said of this link already.
+    fn is_past(&self, link: Link) -> bool {
+        Link::ALL.iter().position(|one| *one == link).is_some_and(|position| position < self.findings.len())
+    }
+
+    /// The first broken link so far.
+    fn broken(&self) -> Option<Link> {
+        self.findings.iter().find(|finding| matches!(finding.status, Status::Failed(_))).map(|finding| finding.link)
+    }
+
+    /// Skips what is left.
+    fn close(mut self) -> Diagnosis {
+        self.skip_until(None);
+        Diagnosis { findings: self.findings }
+    }
+
+    fn skip_until(&mut self, next: Option<Link>) {
+        let done = self.findings.len();
+        let until = next.map_or(Link::ALL.len(), |next| Link::ALL.iter().position(|link| *link == next).unwrap_or(done));
+        let why = match self.broken() {
+            Some(broken) => format!("not tried: {} is broken", broken.title()),
+            None => "not tried: the VM behind the target is not known".to_owned(),
+        };
+        for link in Link::ALL.get(done..until).unwrap_or_default() {
+            self.push(Finding::skipped(*link, why.clone()));
+        }
+    }
+
+    fn push(&mut self, mut finding: Finding) {
+        if let Some(hidden) = &self.hidden {
+            finding.hide(hidden);
+        }
+        (self.tell)(&finding);
+        self.findings.push(finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_link_is_reported_once_and_in_order() {
+        let mut told = Vec::new();
+        let mut tell = |finding: &Finding| told.push((finding.link, finding.status));
+        let mut report = Report::new(&mut tell);
+        report.add(Finding::ok(Link::SignIn, Duration::ZERO, "in"));
+        report.add(Finding::failed(Link::Bastion, Duration::ZERO, &Error::NoBastion));
+        report.add(Finding::ok(Link::Tls, Duration::ZERO, "TLS"));
+        let diagnosis = report.close();
+        let links: Vec<Link> = diagnosis.findings.iter().map(|finding| finding.link).collect();
+        assert_eq!(links, Link::ALL);
+        assert_eq!(told.len(), Link::ALL.len());
+        let broken = diagnosis.broken().unwrap();
+        assert_eq!((broken.link, diagnosis.fault()), (Link::Bastion, Some(Fault::Usage)));
+        let said = |link: Link| {
+            diagnosis.findings.iter().find(|finding| finding.link == link).map(|finding| finding.message.as_str())
+        };
+        assert_eq!(said(Link::Tenant), Some("not tried: the VM behind the target is not known"));
+        assert_eq!(said(Link::Mint), Some("not tried: rights on the Bastion host is broken"));
+    }
+}
