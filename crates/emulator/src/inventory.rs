@@ -5,9 +5,11 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use crate::networks::Network;
 use crate::principals::{Keys, Principal};
 use crate::scenario::{
     Application, BastionHost, Os, Place, Ports, Power, Scenario, Service, Subscription, Tenant, Tunneling,
+    network_id,
 };
 
 /// Everything that can be looked up.
@@ -27,6 +29,8 @@ pub(crate) struct Inventory {
     pub(crate) hosts: Vec<Host>,
     /// Virtual machines and scale-set instances.
     pub(crate) machines: Vec<Machine>,
+    /// Virtual networks.
+    pub(crate) networks: Vec<Network>,
 }
 
 /// An ARM resource: what a GET on its id answers.
@@ -45,6 +49,7 @@ pub(crate) struct Host {
     pub(crate) settings: BastionHost,
     /// Tenant id of its subscription.
     pub(crate) tenant: String,
+    pub(crate) vnet_id: String,
     /// Host name of the data plane, without port.
     pub(crate) dns_name: String,
     /// Host name of the data pod of a Developer or QuickConnect host.
@@ -62,6 +67,7 @@ pub(crate) struct Machine {
     pub(crate) nic_id: String,
     pub(crate) private_ip: Ipv4Addr,
     pub(crate) vnet_id: String,
+    pub(crate) subnet: String,
     pub(crate) power: Power,
     pub(crate) ports: Ports,
     /// Whether users of Entra ID can sign in by SSH.
@@ -98,7 +104,9 @@ impl Inventory {
             resources: Vec::new(),
             hosts: Vec::new(),
             machines: Vec::new(),
+            networks: Vec::new(),
         };
+        inventory.add_networks(scenario);
         for host in &scenario.bastion_hosts {
             let Some(subscription) = scenario.subscription(&host.place) else { continue };
             inventory.add_host(host, &subscription.id, tenant_id(&subscription.tenant), port);
@@ -118,7 +126,8 @@ impl Inventory {
                     id,
                     nic_id,
                     private_ip: vm.private_ip,
-                    vnet_id: vnet_id(&subscription.id, &vm.place),
+                    vnet_id: network_id(&subscription.id, &vm.place, &vm.place.vnet),
+                    subnet: vm.subnet.clone(),
                     power: vm.power,
                     ports: vm.ports.clone(),
                     aad_login: vm.aad_login,
@@ -156,7 +165,8 @@ impl Inventory {
                         id,
                         nic_id,
                         private_ip: instance.private_ip,
-                        vnet_id: vnet_id(&subscription.id, &set.place),
+                        vnet_id: network_id(&subscription.id, &set.place, &set.place.vnet),
+                        subnet: set.subnet.clone(),
                         power: instance.power,
                         ports: set.ports.clone(),
                         aad_login: set.aad_login,
@@ -175,7 +185,7 @@ impl Inventory {
         let id = format!("{group}/providers/{BASTION_HOSTS}/{}", host.name);
         let digest = digest(&id.to_ascii_lowercase());
         let dns_name = host.dns_name.clone().unwrap_or_else(|| format!("bst-{digest:08x}.bastion.localhost"));
-        let vnet = vnet_id(subscription, &host.place);
+        let vnet = network_id(subscription, &host.place, &host.place.vnet);
         let mut properties = json!({
             "provisioningState": host.provisioning_state,
             "dnsName": format!("{dns_name}:{port}"),
@@ -222,6 +232,7 @@ impl Inventory {
             settings: host.clone(),
             id,
             tenant,
+            vnet_id: vnet,
             dns_name,
         });
     }
@@ -241,7 +252,7 @@ impl Inventory {
                             "provisioningState": "Succeeded", "primary": true,
                             "privateIPAddress": machine.private_ip.to_string(),
                             "privateIPAddressVersion": "IPv4", "privateIPAllocationMethod": "Dynamic",
-                            "subnet": {"id": format!("{}/subnets/default", machine.vnet_id)},
+                            "subnet": {"id": format!("{}/subnets/{}", machine.vnet_id, machine.subnet)},
                         },
                     }],
                 },
@@ -266,13 +277,21 @@ impl Inventory {
         self.machines.iter().find(|machine| machine.id.eq_ignore_ascii_case(id))
     }
 
-    /// The machine with this address in the network of a Bastion host, as IP connect finds it.
+    /// The machine with this address in a network that a Bastion host reaches, as IP connect finds it: its own
+    /// network first.
     pub(crate) fn machine_at(&self, host: &Host, address: Ipv4Addr) -> Option<&Machine> {
-        let subscription = host.id.split('/').nth(2)?;
-        let vnet = vnet_id(subscription, &host.settings.place);
-        self.machines
-            .iter()
-            .find(|machine| machine.private_ip == address && machine.vnet_id.eq_ignore_ascii_case(&vnet))
+        let here = self.machines.iter().filter(|machine| machine.private_ip == address);
+        let own = here.clone().find(|machine| machine.vnet_id.eq_ignore_ascii_case(&host.vnet_id));
+        own.or_else(|| here.clone().find(|machine| self.serves(host, machine)))
+    }
+
+    /// Whether a Bastion host reaches a machine: in its own network, or in a peered one unless it is shared with
+    /// others (protocol.md §5: Developer).
+    pub(crate) fn serves(&self, host: &Host, machine: &Machine) -> bool {
+        match host.settings.sku.has_data_pod() {
+            true => host.vnet_id.eq_ignore_ascii_case(&machine.vnet_id),
+            false => self.reaches(&host.vnet_id, &machine.vnet_id),
+        }
     }
 
     /// The subscription with this id.
@@ -357,10 +376,6 @@ fn group_id(subscription: &str, place: &Place) -> String {
     format!("/subscriptions/{subscription}/resourceGroups/{}", place.group)
 }
 
-fn vnet_id(subscription: &str, place: &Place) -> String {
-    format!("{}/providers/Microsoft.Network/virtualNetworks/{}", group_id(subscription, place), place.vnet)
-}
-
 fn machine_properties(name: &str, os: Os, nic_id: &str, id: &str) -> Value {
     let mut profile = json!({"computerName": name, "adminUsername": "azureuser", "secrets": []});
     if let Some(profile) = profile.as_object_mut() {
@@ -403,7 +418,7 @@ fn digest(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn uuid_like(id: &str) -> String {
+pub(crate) fn uuid_like(id: &str) -> String {
     let part = |salt: &str| digest(&format!("{salt}{}", id.to_ascii_lowercase()));
     let (b, c) = (part("b"), part("c"));
     format!(

@@ -28,6 +28,7 @@ mod http;
 mod identity;
 mod inventory;
 mod key_vault;
+mod networks;
 mod oidc;
 mod principals;
 mod rules;

@@ -174,6 +174,83 @@ async fn every_kind_of_resource() {
 }
 
 #[tokio::test]
+async fn networks_are_resources_and_bound_what_a_host_reaches() {
+    let scenario = r#"
+        [[virtual_networks]]
+        name = "hub"
+        group = "network"
+        address_prefixes = ["10.1.0.0/16"]
+        [[virtual_networks]]
+        name = "spoke"
+        peerings = [{ to = "network/hub" }]
+        [[virtual_networks]]
+        name = "half"
+        peerings = [{ to = "network/hub", state = "Initiated" }]
+        [[bastion_hosts]]
+        name = "bastion"
+        group = "network"
+        vnet = "hub"
+        dns_name = "localhost"
+        [[bastion_hosts]]
+        name = "developer"
+        group = "network"
+        vnet = "hub"
+        sku = "Developer"
+        [[virtual_machines]]
+        name = "near"
+        vnet = "spoke"
+        private_ip = "10.0.0.4"
+        [[virtual_machines]]
+        name = "far"
+        vnet = "half"
+        private_ip = "10.0.0.5"
+    "#;
+    let lab = lab(bastide_emulator::Scenario::parse(scenario).unwrap()).await;
+    let token = token(&lab).await;
+    let in_network = |id: String, kind: &str| {
+        id.replace("/demo/", "/network/").replace("bastionHosts/", &format!("{kind}/"))
+    };
+    let hub = in_network(bastion("hub"), "virtualNetworks");
+    let document = get(&lab, &token, &format!("{hub}?api-version=2024-01-01")).await.json();
+    assert_eq!(document["type"], "Microsoft.Network/virtualNetworks");
+    assert_eq!(document["properties"]["addressSpace"]["addressPrefixes"][0], "10.1.0.0/16");
+    assert_eq!(document["properties"]["subnets"][1]["properties"]["addressPrefix"], "10.1.255.192/26");
+    let peerings = &document["properties"]["virtualNetworkPeerings"];
+    assert_eq!(peerings.as_array().unwrap().len(), 1);
+    assert_eq!(peerings[0]["properties"]["peeringState"], "Connected");
+    assert!(peerings[0]["properties"]["remoteVirtualNetwork"]["id"].as_str().unwrap().ends_with("/spoke"));
+    let subnets = get(&lab, &token, &format!("{hub}/subnets?api-version=2024-01-01")).await.json();
+    assert_eq!(subnets["value"][0]["name"], "default");
+
+    let connect = |address: &str| {
+        bastion(address).replace("/demo/", "/network/").replace("bastionHosts", "bh-hostConnect")
+    };
+    for (host, resource, address, status) in [
+        ("localhost", vm("near"), "", 200),
+        ("localhost", vm("far"), "", 500),
+        ("localhost", connect("10.0.0.4"), "10.0.0.4", 200),
+    ] {
+        let fields = [
+            ("resourceId", resource.as_str()),
+            ("protocol", "tcptunnel"),
+            ("workloadHostPort", "22"),
+            ("aztoken", &token),
+            ("hostname", address),
+        ];
+        assert_eq!(ask_mint(&lab, host, &fields).await.status, status, "{resource}");
+    }
+    let developer = in_network(bastion("developer"), "bastionHosts");
+    let found = get(&lab, &token, &format!("{developer}?api-version=2024-01-01")).await.json();
+    let host = found["properties"]["dnsName"].as_str().unwrap().rsplit_once(':').unwrap().0.to_owned();
+    let body = serde_json::json!({
+        "resourceId": vm("near"), "bastionResourceId": developer, "vmPort": "22", "azToken": token,
+        "connectionType": "nativeclient",
+    });
+    let head = "POST /api/connection\nContent-Type: application/json\n";
+    assert_eq!(Connection::open(&lab, &host).await.request(head, &body.to_string()).await.status, 500);
+}
+
+#[tokio::test]
 async fn arm_refuses_in_its_own_words() {
     let mut scenario = Scenario::default();
     let reader = scenario.service_principals[0].clone();

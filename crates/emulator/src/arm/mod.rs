@@ -176,6 +176,7 @@ fn is_known(kind: &str) -> bool {
     [
         "microsoft.network/bastionhosts",
         "microsoft.network/networkinterfaces",
+        "microsoft.network/virtualnetworks",
         "microsoft.compute/virtualmachines",
         "microsoft.compute/virtualmachinescalesets",
         "microsoft.compute/virtualmachinescalesets/virtualmachines",

@@ -212,6 +212,9 @@ fn authorize<'a>(
     if let Some(machine) = azure.inventory.machine(resource) {
         must_read(&machine.id)?;
         must_read(&machine.nic_id)?;
+        if !azure.inventory.serves(door.host, machine) {
+            return Err(Refusal::Unexpected);
+        }
         return Ok(Target::Machine(machine));
     }
     let prefix = &door.host.host_connect;

@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer};
 use super::{
     Application, BastionHost, Instance, KeyVault, ManagedIdentity, Os, Place, Ports, Power, ScaleSet,
     Scenario, Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling,
-    User, VirtualMachine,
+    User, VirtualMachine, VirtualNetwork,
 };
 use crate::faults::Order;
 
@@ -25,6 +25,7 @@ pub(super) struct Sections {
     applications: Option<Vec<Application>>,
     service_principals: Option<Vec<ServicePrincipal>>,
     managed_identities: Option<Vec<ManagedIdentity>>,
+    virtual_networks: Option<Vec<VirtualNetwork>>,
     bastion_hosts: Option<Vec<BastionHost>>,
     virtual_machines: Option<Vec<VirtualMachine>>,
     scale_sets: Option<Vec<ScaleSet>>,
@@ -54,6 +55,7 @@ impl From<Sections> for Scenario {
             service_principals: file
                 .service_principals
                 .unwrap_or_else(|| Scenario::default().service_principals),
+            virtual_networks: file.virtual_networks.unwrap_or_else(|| Scenario::default().virtual_networks),
             bastion_hosts: file.bastion_hosts.unwrap_or_else(|| Scenario::default().bastion_hosts),
             virtual_machines: file.virtual_machines.unwrap_or_else(|| Scenario::default().virtual_machines),
             scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),
@@ -112,6 +114,7 @@ pub(super) struct VirtualMachineTable {
     #[serde(default)]
     power: Power,
     private_ip: Ipv4Addr,
+    subnet: Option<String>,
     #[serde(default, deserialize_with = "ports")]
     ports: Ports,
     aad_login: Option<bool>,
@@ -125,6 +128,7 @@ impl From<VirtualMachineTable> for VirtualMachine {
             os: table.os,
             power: table.power,
             private_ip: table.private_ip,
+            subnet: table.subnet.unwrap_or_else(|| "default".into()),
             ports: table.ports,
             aad_login: table.aad_login.unwrap_or(true),
         }
@@ -142,6 +146,7 @@ pub(super) struct ScaleSetTable {
     #[serde(default)]
     os: Os,
     instances: Vec<Instance>,
+    subnet: Option<String>,
     #[serde(default, deserialize_with = "ports")]
     ports: Ports,
     aad_login: Option<bool>,
@@ -154,6 +159,7 @@ impl From<ScaleSetTable> for ScaleSet {
             place: Place::new(table.group, table.subscription, table.location, table.vnet),
             os: table.os,
             instances: table.instances,
+            subnet: table.subnet.unwrap_or_else(|| "default".into()),
             ports: table.ports,
             aad_login: table.aad_login.unwrap_or(true),
         }
@@ -201,7 +207,7 @@ impl Place {
             group: group.unwrap_or_else(|| "demo".into()),
             subscription,
             location: location.unwrap_or_else(|| "westeurope".into()),
-            vnet: vnet.unwrap_or_else(|| "demo-vnet".into()),
+            vnet: vnet.unwrap_or_else(|| "demo/demo-vnet".into()),
         }
     }
 }

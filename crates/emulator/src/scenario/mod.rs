@@ -5,6 +5,7 @@
 mod entra;
 mod file;
 mod key_vault;
+mod network;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -20,6 +21,8 @@ pub use entra::{
     SignInSettings, User,
 };
 pub use key_vault::{Access, AccessPolicy, Firewall, KeyKind, KeyVault, VaultKey, VaultSecret};
+pub use network::{Peering, PeeringState, Subnet, VirtualNetwork};
+pub(crate) use network::{VIRTUAL_NETWORKS, network_id};
 
 /// The documented default scenario, as `--print-scenario` shows it.
 pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
@@ -47,6 +50,8 @@ pub struct Scenario {
     pub service_principals: Vec<ServicePrincipal>,
     /// Identities that a managed identity endpoint answers for.
     pub managed_identities: Vec<ManagedIdentity>,
+    /// Virtual networks; those that are named and not described are there too.
+    pub virtual_networks: Vec<VirtualNetwork>,
     /// Bastion hosts.
     pub bastion_hosts: Vec<BastionHost>,
     /// Virtual machines.
@@ -141,6 +146,12 @@ impl Scenario {
             return wrong("sign_in.claims_challenge is not JSON".into());
         }
         let mut names = Vec::new();
+        for network in &self.virtual_networks {
+            self.known_place(&format!("virtual network `{}`", network.name), &network.place)?;
+            names.push(place_name(&network.place, "virtualNetworks", &network.name));
+            unique("subnet", network.subnets.iter().map(|subnet| &subnet.name))?;
+        }
+        self.check_networks()?;
         for host in &self.bastion_hosts {
             let what = format!("Bastion host `{}`", host.name);
             self.known_place(&what, &host.place)?;
@@ -188,6 +199,38 @@ impl Scenario {
         }
         unique("resource", names.iter())?;
         unique("dns_name", self.bastion_hosts.iter().filter_map(|host| host.dns_name.as_ref()))
+    }
+
+    /// Whether peerings lead to networks of the scenario, and machines are in subnets that their network has.
+    fn check_networks(&self) -> Result<(), Error> {
+        let networks = crate::networks::all(self);
+        let find = |place: &Place, reference: &str| {
+            let id = network_id(&self.subscription(place)?.id, place, reference);
+            networks.iter().find(|(known, _)| known.eq_ignore_ascii_case(&id)).map(|(_, network)| network)
+        };
+        for network in &self.virtual_networks {
+            for peering in &network.peerings {
+                if find(&network.place, &peering.to).is_none() {
+                    return Err(Error::Meaning(format!(
+                        "virtual network `{}` is peered with `{}`, which is not in the scenario",
+                        network.name, peering.to
+                    )));
+                }
+            }
+        }
+        let machines = self.virtual_machines.iter().map(|one| (&one.name, &one.place, &one.subnet));
+        let sets = self.scale_sets.iter().map(|one| (&one.name, &one.place, &one.subnet));
+        for (name, place, subnet) in machines.chain(sets) {
+            if let Some(network) = find(place, &place.vnet)
+                && !network.subnets.iter().any(|known| known.name.eq_ignore_ascii_case(subnet))
+            {
+                return Err(Error::Meaning(format!(
+                    "`{name}` is in subnet `{subnet}`, which virtual network `{}` does not have",
+                    network.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn known_tenant(&self, what: &str, wanted: &str) -> Result<(), Error> {
@@ -295,7 +338,7 @@ pub struct Place {
     pub subscription: Option<String>,
     /// Azure region.
     pub location: String,
-    /// Virtual network.
+    /// Virtual network: its name in the same group, `GROUP/NAME`, or its id.
     pub vnet: String,
 }
 
@@ -402,6 +445,8 @@ pub struct VirtualMachine {
     pub power: Power,
     /// Private address in its network.
     pub private_ip: Ipv4Addr,
+    /// Subnet of its network.
+    pub subnet: String,
     /// What answers on its ports.
     pub ports: Ports,
     /// Whether it has the extension that lets users of Entra ID sign in by SSH.
@@ -420,6 +465,8 @@ pub struct ScaleSet {
     pub os: Os,
     /// Its machines.
     pub instances: Vec<Instance>,
+    /// Subnet of its network.
+    pub subnet: String,
     /// What answers on the ports of each instance.
     pub ports: Ports,
     /// As for a virtual machine.
@@ -596,6 +643,7 @@ mod tests {
             "[[applications]]",
             "[[service_principals]]",
             "[[managed_identities]]",
+            "[[virtual_networks]]",
             "[[bastion_hosts]]",
             "[[virtual_machines]]",
             "[[scale_sets]]",
@@ -637,6 +685,10 @@ mod tests {
         check(&format!("{vm}{vm}"), &["is there twice"]);
         check(&vm.replace("\"x\"", "\"../x\""), &["not a resource name"]);
         check(&format!("{vm}subscription = \"nope\"\n"), &["virtual machine `x`", "`nope`"]);
+        check(&format!("{vm}subnet = \"nope\"\n"), &["`x`", "`nope`", "demo-vnet"]);
+        let network = "[[virtual_networks]]\nname = \"net\"\n";
+        check(&format!("{network}peerings = [{{ to = \"nope\" }}]\n"), &["`net`", "`nope`"]);
+        check(&format!("{network}address_prefixes = [\"10.0.0.0\"]\n"), &["line 3"]);
         check("[[bastion_hosts]]\nname = \"b\"\nsku = \"Gold\"\n", &["line 3", "Gold"]);
         check("[[bastion_hosts]]\nname = \"b\"\ntunneling = \"on\"\n", &["missing"]);
         check("[[bastion_hosts]]\nname = \"b\"\ndns_name = \"b.azure.com\"\n", &[".localhost"]);
