@@ -115,7 +115,12 @@ impl Arm {
                 return Err(Error::Unfinished { what: question.what.to_owned(), limit: POLL_LIMIT });
             }
             // The place stays the same where a later answer names none.
-            place = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok()).map(str::to_owned).or(place);
+            place = answer
+                .headers()
+                .get(LOCATION)
+                .and_then(|place| place.to_str().ok())
+                .map(str::to_owned)
+                .or(place);
             let unnamed = || question.malformed("it does not say where the result will be");
             let place = place.as_deref().ok_or_else(unnamed)?;
             self.must_be_own(question, place)?;
@@ -150,7 +155,8 @@ impl Arm {
 
     /// An address that an answer names gets the token only where it is this resource manager's.
     fn must_be_own(&self, question: &Question<'_>, address: &str) -> Result<(), Error> {
-        let there = Origin::parse(address).map_err(|_| question.malformed("the place that it names is no address"))?;
+        let there = Origin::parse(address)
+            .map_err(|_| question.malformed("the place that it names is no address"))?;
         if Origin::parse(&self.cloud.arm).ok().as_ref() != Some(&there) {
             return Err(Error::ForeignPage { what: question.what.to_owned(), origin: there.to_string() });
         }

@@ -174,7 +174,11 @@ impl InterfaceProperties {
             address: primary.private_ip_address.and_then(|address| address.parse().ok()),
             subnet: primary.subnet.and_then(|subnet| subnet.parse()),
             security_group: self.network_security_group.and_then(|group| group.parse()),
-            application_groups: primary.application_security_groups.iter().filter_map(Reference::parse).collect(),
+            application_groups: primary
+                .application_security_groups
+                .iter()
+                .filter_map(Reference::parse)
+                .collect(),
         }
     }
 }
@@ -252,7 +256,8 @@ mod tests {
     #[tokio::test]
     async fn a_subnet_has_one_prefix_or_several() {
         let check = async |properties: &str, prefixes: &[&str]| {
-            let script = Script::start(vec![Reply::json(200, &format!(r#"{{"properties":{properties}}}"#))]).await;
+            let script =
+                Script::start(vec![Reply::json(200, &format!(r#"{{"properties":{properties}}}"#))]).await;
             let id: ResourceId = format!("{BASE}/virtualNetworks/v/subnets/default").parse().unwrap();
             let subnet = script.arm().subnet(&id).await.unwrap();
             let found: Vec<_> = subnet.prefixes.iter().map(ToString::to_string).collect();

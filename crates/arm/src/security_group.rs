@@ -164,7 +164,11 @@ impl Rule {
             "*" | "tcp" => Fit::Yes,
             _ => Fit::No,
         };
-        let to_group = |group: &String| match flow.to_groups.iter().any(|own| own.as_str().eq_ignore_ascii_case(group)) {
+        let to_group = |group: &String| match flow
+            .to_groups
+            .iter()
+            .any(|own| own.as_str().eq_ignore_ascii_case(group))
+        {
             true => Fit::Yes,
             // A machine of which nothing is known may be in any.
             false if flow.to.is_empty() => Fit::Maybe,
@@ -202,7 +206,13 @@ fn fits_address(word: &str, addresses: &[Ipv4Net]) -> Fit {
     let prefix = word.parse::<Ipv4Net>().or_else(|_| word.parse::<Ipv4Addr>().map(Ipv4Net::from));
     match prefix {
         // IPv6, which Bastion has none of, or a service tag.
-        Err(_) => if word.contains(':') { Fit::No } else { Fit::Maybe },
+        Err(_) => {
+            if word.contains(':') {
+                Fit::No
+            } else {
+                Fit::Maybe
+            }
+        }
         Ok(_) if unknown => Fit::Maybe,
         Ok(prefix) if addresses.iter().all(|own| prefix.contains(own)) => Fit::Yes,
         Ok(prefix) if addresses.iter().any(|own| prefix.contains(own) || own.contains(&prefix)) => Fit::Maybe,
@@ -324,7 +334,8 @@ mod tests {
 
     const GROUP: &str =
         "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/networkSecurityGroups/web-nsg";
-    const ASG: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/applicationSecurityGroups/web";
+    const ASG: &str =
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/applicationSecurityGroups/web";
 
     /// Azure's own rules, as every group has them.
     fn defaults() -> serde_json::Value {
@@ -379,7 +390,8 @@ mod tests {
     fn check(rules: &[&str], expected: &str) {
         let (from, to) = (nets(&["10.0.1.0/26"]), nets(&["10.0.0.4/32"]));
         let to_groups = [ASG.parse().unwrap()];
-        let flow = Flow { direction: Direction::Inbound, from: &from, to: &to, to_groups: &to_groups, port: 22 };
+        let flow =
+            Flow { direction: Direction::Inbound, from: &from, to: &to, to_groups: &to_groups, port: 22 };
         assert_eq!(words(group(rules).rule(flow)), expected, "{rules:?}");
     }
 
@@ -403,9 +415,15 @@ mod tests {
 
     #[test]
     fn ports_are_numbers_and_ranges() {
-        for (ports, fits) in
-            [("22", true), ("80,22", true), ("20-30", true), ("22-22", true), ("23-30", false), ("222", false), ("", true)]
-        {
+        for (ports, fits) in [
+            ("22", true),
+            ("80,22", true),
+            ("20-30", true),
+            ("22-22", true),
+            ("23-30", false),
+            ("222", false),
+            ("", true),
+        ] {
             let expected = match (fits, ports) {
                 // A word that means nothing is not read as anything.
                 (true, "") => "allowed",

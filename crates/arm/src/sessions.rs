@@ -126,7 +126,8 @@ mod tests {
             Reply::json(202, "").header(&format!("Location: {url}/operations/1?t=a")).header("Retry-After: 0")
         };
         let script = Script::start_with(|url| {
-            let page = format!(r#"{{"value":[{{"sessionId":"one"}}],"nextLink":"{url}/operations/1?page=2"}}"#);
+            let page =
+                format!(r#"{{"value":[{{"sessionId":"one"}}],"nextLink":"{url}/operations/1?page=2"}}"#);
             vec![
                 later(url),
                 Reply::json(202, "").header("Retry-After: 0"),

@@ -138,7 +138,9 @@ impl LedgerFolder {
     /// Takes over the one entry of this name, if it is one that was left behind.
     pub(crate) fn take_one(&self, id: &str) -> Option<(Entry, Debt)> {
         let (names, own) = (names(&self.folder).unwrap_or_default(), self.own());
-        let owner = owners(&names, own.as_deref()).into_iter().find(|owner| entries(&names, owner).any(|name| name == id))?;
+        let owner = owners(&names, own.as_deref())
+            .into_iter()
+            .find(|owner| entries(&names, owner).any(|name| name == id))?;
         let Owner::Gone(_lock) = self.owner(owner) else { return None };
         let path = self.folder.join(id);
         let (debt, _) = read(&path).ok()?;
@@ -182,7 +184,8 @@ impl LedgerFolder {
         for name in entries(names, owner) {
             let path = self.folder.join(name);
             match read(&path) {
-                Ok((debt, _)) if taken.len() < MOST_INHERITED => match self.add(|own| fs::rename(&path, own)) {
+                Ok((debt, _)) if taken.len() < MOST_INHERITED => match self.add(|own| fs::rename(&path, own))
+                {
                     Ok(entry) => taken.push((entry, debt)),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return self.complain("the ledger cannot be written", &error),

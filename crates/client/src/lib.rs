@@ -25,9 +25,9 @@ pub mod plugin {
     };
 }
 
+pub use bastide_arm::{Session, SessionEnd};
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
-pub use bastide_arm::{Session, SessionEnd};
 pub use bastide_auth::{
     Certificate, Credential, DeviceCode, EntraIdentity, Environment, Identity, Kept, Prompt, SignedIn, Store,
     VmSignIn,

@@ -60,7 +60,9 @@ impl Crowding {
     pub fn hint(&self) -> String {
         let Self { host, units_needed, .. } = self;
         if *units_needed > MOST_SCALE_UNITS {
-            return format!("a host has at most {MOST_SCALE_UNITS} scale units: a second Bastion host is needed");
+            return format!(
+                "a host has at most {MOST_SCALE_UNITS} scale units: a second Bastion host is needed"
+            );
         }
         format!(
             "close sessions with `bastide sessions close ID`, or: az network bastion update --name {} \
@@ -139,9 +141,11 @@ mod tests {
             "the Bastion host 'b' is near its limit: 40 SSH and 20 RDP sessions on 2 scale units, of which each \
              carries 40 SSH or 20 RDP; 3 are needed"
         );
-        assert!(crowding.hint().ends_with(
-            "az network bastion update --name b --resource-group g --scale-units 3"
-        ));
+        assert!(
+            crowding
+                .hint()
+                .ends_with("az network bastion update --name b --resource-group g --scale-units 3")
+        );
         assert!(sessions(0, 1000, Some(50)).crowding().unwrap().hint().contains("a second Bastion host"));
     }
 }

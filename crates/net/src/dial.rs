@@ -59,7 +59,12 @@ impl Dialer {
         self.secure(Layer::Tcp(tcp), origin, deadline).await
     }
 
-    pub(crate) async fn secure(&self, layer: Layer, origin: &Origin, deadline: &Deadline) -> Result<Layer, Error> {
+    pub(crate) async fn secure(
+        &self,
+        layer: Layer,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<Layer, Error> {
         match origin.scheme() {
             Scheme::Http => Ok(layer),
             Scheme::Https => {

@@ -87,7 +87,9 @@ impl Examination<'_, '_> {
                 None => format!("subscription {}", found.id),
             },
             // The token is good; what it is good for is the next links' business.
-            Err(bastide_arm::Error::Forbidden { .. }) => format!("subscription {words}, which may not be read itself"),
+            Err(bastide_arm::Error::Forbidden { .. }) => {
+                format!("subscription {words}, which may not be read itself")
+            }
             Err(error) => {
                 self.fail(Link::Tenant, started, error.into()).await;
                 return None;
@@ -105,7 +107,8 @@ impl Examination<'_, '_> {
                 return None;
             }
             Target::Address(address) => {
-                let why = format!("{address} does not say which VM it belongs to: name the VM to have it examined");
+                let why =
+                    format!("{address} does not say which VM it belongs to: name the VM to have it examined");
                 self.report.add(Finding::skipped(Link::Vm, why));
                 return None;
             }
@@ -213,7 +216,9 @@ impl Examination<'_, '_> {
     async fn sessions(&mut self, host: &Host) {
         let description = host.description();
         let Some(units) = description.scale_units.filter(|_| description.subnet.is_some()) else {
-            return self.report.add(Finding::skipped(Link::Sessions, "a shared host does not tell its sessions"));
+            return self
+                .report
+                .add(Finding::skipped(Link::Sessions, "a shared host does not tell its sessions"));
         };
         let started = Instant::now();
         match self.client.arm.permissions(&description.id).await {
@@ -230,9 +235,13 @@ impl Examination<'_, '_> {
                 let why = format!("no list of sessions within {} s", SESSIONS_WITHIN.as_secs());
                 Finding::skipped(Link::Sessions, why)
             }
-            Ok(Err(error)) => Finding { status: super::Status::Warning, ..Finding::failed(Link::Sessions, took, &error) },
+            Ok(Err(error)) => {
+                Finding { status: super::Status::Warning, ..Finding::failed(Link::Sessions, took, &error) }
+            }
             Ok(Ok(sessions)) => match sessions.crowding() {
-                Some(crowding) => Finding::warning(Link::Sessions, took, crowding.to_string()).with_fix(crowding.hint()),
+                Some(crowding) => {
+                    Finding::warning(Link::Sessions, took, crowding.to_string()).with_fix(crowding.hint())
+                }
                 None => {
                     let says = format!("{} sessions on {units} scale units", sessions.list.len());
                     Finding::ok(Link::Sessions, took, says)
@@ -246,7 +255,9 @@ impl Examination<'_, '_> {
         let took = Duration::ZERO;
         self.report.add(match &machine.power {
             PowerState::Running => Finding::ok(Link::Power, took, "the VM runs"),
-            PowerState::Unknown => Finding::warning(Link::Power, took, "Azure does not say whether the VM runs"),
+            PowerState::Unknown => {
+                Finding::warning(Link::Power, took, "Azure does not say whether the VM runs")
+            }
             PowerState::Off(state) => {
                 let id = Box::new(machine.id.clone());
                 let error = bastide_relay::Error::VmOff {
@@ -263,12 +274,17 @@ impl Examination<'_, '_> {
     async fn security_groups(&mut self, interface: Option<&NetworkInterface>, host: &Host) {
         let Some(interface) = interface else { return };
         let started = Instant::now();
-        let (near, far) = tokio::join!(self.subnet(host.description().subnet.as_ref()), self.subnet(interface.subnet.as_ref()));
-        let mut unread: Vec<String> = [&near, &far].into_iter().filter_map(|one| one.as_ref().err().cloned()).collect();
+        let (near, far) = tokio::join!(
+            self.subnet(host.description().subnet.as_ref()),
+            self.subnet(interface.subnet.as_ref())
+        );
+        let mut unread: Vec<String> =
+            [&near, &far].into_iter().filter_map(|one| one.as_ref().err().cloned()).collect();
         let (near, far) = (near.ok().flatten(), far.ok().flatten());
         let from = near.as_ref().map(|subnet| subnet.prefixes.clone()).unwrap_or_default();
         let to: Vec<_> = interface.address.map(Into::into).into_iter().collect();
-        let group_of = |subnet: &Option<Subnet>| subnet.as_ref().and_then(|subnet| subnet.security_group.clone());
+        let group_of =
+            |subnet: &Option<Subnet>| subnet.as_ref().and_then(|subnet| subnet.security_group.clone());
         let groups = [
             (group_of(&near), Direction::Outbound),
             (group_of(&far), Direction::Inbound),
@@ -294,7 +310,10 @@ impl Examination<'_, '_> {
             match group.rule(flow) {
                 Ruling::Allowed => passed.push(format!("'{}'", id.name())),
                 Ruling::Unclear { rule } => {
-                    unread.push(format!("'{}' may drop it: that depends on what rule '{rule}' stands for", id.name()));
+                    unread.push(format!(
+                        "'{}' may drop it: that depends on what rule '{rule}' stands for",
+                        id.name()
+                    ));
                 }
                 Ruling::Denied { rule, priority } => {
                     let says = format!(
@@ -320,9 +339,11 @@ impl Examination<'_, '_> {
                 let says = format!("no network security group stands before port {port}");
                 Finding::ok(Link::SecurityGroups, took, says)
             }
-            (true, false) => {
-                Finding::ok(Link::SecurityGroups, took, format!("port {port} is open in {}", passed.join(", ")))
-            }
+            (true, false) => Finding::ok(
+                Link::SecurityGroups,
+                took,
+                format!("port {port} is open in {}", passed.join(", ")),
+            ),
         });
     }
 
@@ -339,7 +360,9 @@ impl Examination<'_, '_> {
         let action = format!("{}/read", id.resource_type());
         let permissions = self.client.arm.permissions(id).await;
         let is_missing = match (&error, &permissions) {
-            (bastide_arm::Error::Forbidden { .. }, _) | (_, Err(bastide_arm::Error::Forbidden { .. })) => true,
+            (bastide_arm::Error::Forbidden { .. }, _) | (_, Err(bastide_arm::Error::Forbidden { .. })) => {
+                true
+            }
             (_, Ok(permissions)) => !permissions.allow(&action),
             (_, Err(_)) => false,
         };

@@ -102,7 +102,10 @@ impl<'a> Report<'a> {
 
     /// The first broken link so far.
     fn broken(&self) -> Option<Link> {
-        self.findings.iter().find(|finding| matches!(finding.status, Status::Failed(_))).map(|finding| finding.link)
+        self.findings
+            .iter()
+            .find(|finding| matches!(finding.status, Status::Failed(_)))
+            .map(|finding| finding.link)
     }
 
     /// Skips what is left.
@@ -113,7 +116,8 @@ impl<'a> Report<'a> {
 
     fn skip_until(&mut self, next: Option<Link>) {
         let done = self.findings.len();
-        let until = next.map_or(Link::ALL.len(), |next| Link::ALL.iter().position(|link| *link == next).unwrap_or(done));
+        let until = next
+            .map_or(Link::ALL.len(), |next| Link::ALL.iter().position(|link| *link == next).unwrap_or(done));
         let why = match self.broken() {
             Some(broken) => format!("not tried: {} is broken", broken.title()),
             None => "not tried: the VM behind the target is not known".to_owned(),
@@ -151,7 +155,11 @@ mod tests {
         let broken = diagnosis.broken().unwrap();
         assert_eq!((broken.link, diagnosis.fault()), (Link::Bastion, Some(Fault::Usage)));
         let said = |link: Link| {
-            diagnosis.findings.iter().find(|finding| finding.link == link).map(|finding| finding.message.as_str())
+            diagnosis
+                .findings
+                .iter()
+                .find(|finding| finding.link == link)
+                .map(|finding| finding.message.as_str())
         };
         assert_eq!(said(Link::Tenant), Some("not tried: the VM behind the target is not known"));
         assert_eq!(said(Link::Mint), Some("not tried: rights on the Bastion host is broken"));

@@ -61,7 +61,12 @@ pub(super) async fn examine(client: &Client, host: &Host, patient: &Patient, rep
 }
 
 /// Upgrade, first byte and release.
-async fn carry(relay: &Relay, patient: &Patient, progress: &watch::Sender<Progress>, report: &mut Report<'_>) {
+async fn carry(
+    relay: &Relay,
+    patient: &Patient,
+    progress: &watch::Sender<Progress>,
+    report: &mut Report<'_>,
+) {
     progress.send_modify(|progress| progress.retries = 0);
     let mut news = progress.subscribe();
     let (mut near, far) = tokio::io::duplex(LOOKED_AT);
@@ -92,7 +97,9 @@ async fn carry(relay: &Relay, patient: &Patient, progress: &watch::Sender<Progre
     let is_over = matches!(seen, Seen::End(_));
     report.add(match seen {
         Seen::Bytes(count) => Finding::ok(link, took, words(said.get(..count).unwrap_or_default())),
-        Seen::Openness => Finding::ok(link, took, format!("port {} stays open, and says nothing", patient.port)),
+        Seen::Openness => {
+            Finding::ok(link, took, format!("port {} stays open, and says nothing", patient.port))
+        }
         Seen::End(Ok(end)) => ended(link, took, &end),
         Seen::End(Err(error)) => Finding::failed(link, took, &error.into()),
     });
