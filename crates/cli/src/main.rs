@@ -7,6 +7,7 @@ mod asking;
 mod askpass;
 mod certificate;
 mod configuration;
+mod doctor;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
@@ -15,6 +16,7 @@ mod openssh;
 mod plugin;
 mod proxy;
 mod report;
+mod sessions;
 mod setup;
 mod sign_in;
 mod signals;
@@ -42,6 +44,8 @@ fn main() -> std::process::ExitCode {
         Command::Logout => account::log_out(&global, &reporter),
         Command::Account => account::run(&global, &reporter),
         Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
+        Command::Doctor(doctor) => doctor::run(&global, &doctor, &reporter),
+        Command::Sessions(sessions) => sessions::run(&global, &sessions, &reporter),
         Command::Plugin { task } => plugin::run(&global, &task, &reporter),
         Command::SshCert(ssh_cert) => certificate::run(&global, &ssh_cert, &reporter),
         #[cfg(unix)]

@@ -29,16 +29,36 @@ async fn client(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Client, Failure> {
-    let environment = Environment::of_process();
-    let network = network(global, behaviour.keepalive, &environment)?;
-    open(global, environment, network, place.subscription.clone(), reporter).await
+    Ok(Client::new(settings(global, place, behaviour, reporter)?).await?)
+}
+
+/// What a client is told by the flags and the environment.
+pub(crate) fn settings(
+    global: &Global,
+    place: &Place,
+    behaviour: &Behaviour,
+    reporter: &Reporter,
+) -> Result<Settings, Failure> {
+    of_environment(global, behaviour.keepalive, place.subscription.clone(), reporter)
 }
 
 /// A client for what concerns no Bastion host.
 pub(crate) async fn signing_in(global: &Global, reporter: &Reporter) -> Result<Client, Failure> {
-    let environment = Environment::of_process();
-    let network = network(global, arguments::Keepalive::Ping, &environment)?;
-    open(global, environment, network, None, reporter).await
+    let settings = of_environment(global, arguments::Keepalive::Ping, None, reporter)?;
+    Ok(Client::new(settings).await?)
+}
+
+/// A client, and the Bastion host that the flags name, where no VM is in view.
+pub(crate) async fn host(
+    global: &Global,
+    place: &arguments::Sessions,
+    reporter: &Reporter,
+) -> Result<(Client, Host), Failure> {
+    let bastion = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?;
+    let settings = of_environment(global, arguments::Keepalive::Ping, place.subscription.clone(), reporter)?;
+    let client = Client::new(settings).await?;
+    let host = client.named_host(&bastion).await?;
+    Ok((client, host))
 }
 
 /// Where sign-ins are kept.
@@ -46,19 +66,20 @@ pub(crate) fn store(global: &Global, environment: &Environment) -> Store {
     if global.no_cache { Store::in_memory() } else { Store::of_user(environment) }
 }
 
-async fn open(
+fn of_environment(
     global: &Global,
-    environment: Environment,
-    network: NetworkOptions,
+    keepalive: arguments::Keepalive,
     subscription: Option<String>,
     reporter: &Reporter,
-) -> Result<Client, Failure> {
+) -> Result<Settings, Failure> {
+    let environment = Environment::of_process();
+    let network = network(global, keepalive, &environment)?;
     let plugins = configuration::read(global, &environment)?.plugins;
     if !plugins.is_empty() {
         // Plugins are code of others, which may print.
         sys::keep_stdout().map_err(Failure::system("standard output cannot be kept from plugins"))?;
     }
-    let settings = Settings {
+    Ok(Settings {
         network,
         cloud: CloudChoice::parse(&global.cloud)?,
         credential: global.credential.clone(),
@@ -72,8 +93,7 @@ async fn open(
         asker: Some(Arc::new(Terminal::new(reporter))),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
-    };
-    Ok(Client::new(settings).await?)
+    })
 }
 
 fn network(
@@ -118,7 +138,7 @@ pub(crate) async fn find(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Found, Failure> {
-    let (bastion, target) = (bastion(place)?, target(place)?);
+    let (bastion, target) = words(place)?;
     let client = client(global, place, behaviour, reporter).await?;
     let host = client.bastion_host(&bastion, &target).await?;
     Ok(Found { client, host, target })
@@ -133,8 +153,10 @@ pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Re
     Ok(plan)
 }
 
-fn bastion(place: &Place) -> Result<Bastion, Failure> {
-    Ok(Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?)
+/// The Bastion host and the VM, as far as the flags name them.
+pub(crate) fn words(place: &Place) -> Result<(Bastion, Target), Failure> {
+    let bastion = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?;
+    Ok((bastion, target(place)?))
 }
 
 fn target(place: &Place) -> Result<Target, Failure> {

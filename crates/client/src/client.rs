@@ -230,11 +230,22 @@ impl Client {
     /// # Errors
     /// [`Error::Arm`].
     pub async fn bastion_host(&self, bastion: &Bastion, target: &Target) -> Result<Host, Error> {
-        let words = BastionName {
-            name: bastion.name.clone(),
-            group: bastion.group.clone(),
-            subscriptions: self.subscription_sources(target),
-        };
+        self.host(bastion, self.subscription_sources(Some(target))).await
+    }
+
+    /// Finds a Bastion host where no target is in view.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Arm`].
+    pub async fn named_host(&self, bastion: &Bastion) -> Result<Host, Error> {
+        self.host(bastion, self.subscription_sources(None)).await
+    }
+
+    async fn host(&self, bastion: &Bastion, subscriptions: SubscriptionSources) -> Result<Host, Error> {
+        let (name, group) = (bastion.name.clone(), bastion.group.clone());
+        let words = BastionName { name, group, subscriptions };
         let description = self.arm.find_bastion(&words).await?;
         let token = self.arm.token_request(description.id.subscription());
         Ok(Host { description, token })
@@ -293,12 +304,12 @@ impl Client {
     }
 
     /// Where a Bastion host that is named by its name is looked for.
-    fn subscription_sources(&self, target: &Target) -> SubscriptionSources {
+    fn subscription_sources(&self, target: Option<&Target>) -> SubscriptionSources {
         SubscriptionSources {
             flag: self.subscription.clone(),
             target: match target {
-                Target::Resource(id) => Some(id.clone()),
-                Target::Address(_) => None,
+                Some(Target::Resource(id)) => Some(id.clone()),
+                Some(Target::Address(_)) | None => None,
             },
             environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
             azure_cli: self.azure_cli_subscription(),
@@ -308,7 +319,8 @@ impl Client {
     /// The subscription of a Bastion host, or the first that it is looked for in: name or id.
     pub(crate) fn first_subscription(&self, bastion: &Bastion, target: &Target) -> Option<String> {
         let of_id = || Some(ResourceId::parse(&bastion.name).ok()?.subscription().to_owned());
-        let of_words = || Some(self.subscription_sources(target).candidates().into_iter().next()?.words);
+        let of_words =
+            || Some(self.subscription_sources(Some(target)).candidates().into_iter().next()?.words);
         of_id().or_else(of_words)
     }
 

@@ -2,6 +2,7 @@
 //! mean and what is done with them.
 
 mod carry;
+mod host;
 mod place;
 mod ssh;
 
@@ -12,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use carry::{Proxy, Tunnel};
+pub(crate) use host::{Doctor, Sessions, SessionsTask};
 pub(crate) use place::{Behaviour, Keepalive, Place};
 pub(crate) use ssh::{AuthType, HostKeyCheck, Ssh, SshCert};
 
@@ -51,6 +53,12 @@ pub(crate) enum Command {
     /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
     #[command(after_help = PROXY_EXAMPLES)]
     Proxy(Proxy),
+    /// Find the link between here and a VM that is broken, and say what mends it
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
+    /// Show the sessions of a Bastion host, or end some
+    #[command(after_help = SESSIONS_EXAMPLES)]
+    Sessions(Sessions),
     /// Show the configured plugins, or whether a file can be one
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -100,6 +108,17 @@ In ~/.ssh/config:
   Host web-01
       HostKeyAlias web-01.bastion
       ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  bastide doctor -n BASTION -g GROUP --target-resource-id ID
+  bastide doctor -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 -o json
+It opens one session and gives it back; nothing is changed. The report is safe to pass on.";
+
+const SESSIONS_EXAMPLES: &str = "\
+Examples:
+  bastide sessions -n BASTION -g GROUP
+  bastide sessions close -n BASTION -g GROUP ID";
 
 const PLUGIN_EXAMPLES: &str = "\
 In ~/.config/bastide/config.toml:
@@ -249,6 +268,10 @@ mod tests {
             "bastide login --tenant t --no-browser",
             "bastide account -o json --credential Managed-Identity --client-id object:o --no-cache",
             "bastide logout",
+            "bastide doctor /s -n b -g g --resource-port 5432 --credential azure-cli -o json",
+            "bastide sessions -n b -g g",
+            "bastide sessions list -n b -g g -o json",
+            "bastide sessions -n b close one two -g g --subscription s",
             "bastide plugin list --config f",
             "bastide plugin check /f -o json",
             "bastide ssh /s --auth-type plugin:vault --credential plugin:other",
@@ -270,6 +293,9 @@ mod tests {
             "bastide ssh /s --auth-type fingerprint",
             "bastide ssh /s --auth-type plugin:",
             "bastide plugin",
+            "bastide sessions close -n b",
+            "bastide sessions open",
+            "bastide doctor /s --resource-port 0",
             "bastide ssh /s --timeout 0",
             "bastide ssh /s -v -q",
             "bastide ssh /s --target 1",

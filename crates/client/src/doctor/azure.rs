@@ -190,8 +190,10 @@ impl Examination<'_, '_> {
                 let says = format!("the peering of {both} is in the state '{state}'");
                 Finding::broken(Link::Vnet, took, Fault::Settings, says).with_fix(peer)
             }
-            // A network manager can connect them without a peering that anybody could see.
-            None => Finding::warning(Link::Vnet, took, format!("{both} are not peered")).with_fix(peer),
+            None => {
+                let says = format!("{both} are not peered");
+                Finding::broken(Link::Vnet, took, Fault::Settings, says).with_fix(peer)
+            }
         });
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bastide_core::{Fault, Target};
 use bastide_net::{Network, Origin};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Bastion, Client, CloudChoice, Error, RelayOptions, Settings};
 
@@ -32,13 +33,23 @@ pub struct Patient {
 
 impl Client {
     /// Walks the chain of links between this client and a port of a VM, and tells each finding as soon as there is one.
+    /// `stop` ends it early: what was not examined is skipped, and the session is given back.
     ///
-    /// Cancel safe: the session that it opens is given back.
-    pub async fn doctor(&self, patient: &Patient, tell: &mut (dyn FnMut(&Finding) + Send)) -> Diagnosis {
+    /// Cancel safe: the session is given back, though nobody waits for it.
+    pub async fn doctor(
+        &self,
+        patient: &Patient,
+        tell: &mut (dyn FnMut(&Finding) + Send),
+        stop: CancellationToken,
+    ) -> Diagnosis {
         let mut report = Report::new(tell);
-        if let Some(host) = azure::examine(self, patient, &mut report).await {
+        let looking = async {
+            let host = azure::examine(self, patient, &mut report).await?;
             way::examine(self, &host, &mut report).await;
-            session::examine(self, &host, patient, &mut report).await;
+            Some(host)
+        };
+        if let Some(Some(host)) = stop.run_until_cancelled(looking).await {
+            session::examine(self, &host, patient, &stop, &mut report).await;
         }
         report.close()
     }
@@ -54,10 +65,13 @@ pub async fn examine(
     settings: Settings,
     patient: &Patient,
     tell: &mut (dyn FnMut(&Finding) + Send),
+    stop: CancellationToken,
 ) -> Result<Diagnosis, Error> {
     let (options, cloud) = (settings.network.clone(), settings.cloud.clone());
-    match Client::new(settings).await {
-        Ok(client) => Ok(client.doctor(patient, tell).await),
+    let made = stop.run_until_cancelled(Client::new(settings)).await;
+    let Some(made) = made else { return Ok(Report::new(tell).close()) };
+    match made {
+        Ok(client) => Ok(client.doctor(patient, tell, stop).await),
         Err(error) if error.fault() == Fault::Usage => Err(error),
         Err(error) => {
             let network = Network::new(options)?;

@@ -9,6 +9,7 @@ use bastide_relay::{Event, Observer, Relay};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{Finding, Link, Patient, Report};
 use crate::{Client, Host, TunnelOptions};
@@ -32,7 +33,13 @@ const LEASE_KEPT: Duration = Duration::from_secs(30);
 const LOOKED_AT: usize = 255;
 
 /// Opens a session, if everything before it holds.
-pub(super) async fn examine(client: &Client, host: &Host, patient: &Patient, report: &mut Report<'_>) {
+pub(super) async fn examine(
+    client: &Client,
+    host: &Host,
+    patient: &Patient,
+    stop: &CancellationToken,
+    report: &mut Report<'_>,
+) {
     // What is broken is known: a session would fail for the same reason, or hold up a VM that is off.
     if report.broken().is_some() {
         return;
@@ -45,13 +52,27 @@ pub(super) async fn examine(client: &Client, host: &Host, patient: &Patient, rep
         Ok(relay) => relay,
         Err(error) => return report.add(Finding::failed(Link::Mint, Duration::ZERO, &error)),
     };
+    let stopped = async {
+        stop.cancelled().await;
+        relay.stop();
+        // The session ends by that, and the examination with it.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = open(&relay, patient, &progress, report) => {}
+        () = stopped => {}
+    }
+}
+
+/// Mint, and what follows from it.
+async fn open(relay: &Relay, patient: &Patient, progress: &watch::Sender<Progress>, report: &mut Report<'_>) {
     let started = Instant::now();
     match relay.prepare(LEASE_KEPT).await {
         Ok(()) => {
             let says = format!("a token for port {} of '{}'", patient.port, patient.target.display_name());
             let says = format!("{says}{}", retried(progress.borrow().retries));
             report.add(Finding::ok(Link::Mint, started.elapsed(), says));
-            carry(&relay, patient, &progress, report).await;
+            carry(relay, patient, progress, report).await;
         }
         Err(error) => {
             report.add(Finding::failed(Link::Mint, started.elapsed(), &error.into()));

@@ -1,0 +1,162 @@
+//! `bastide sessions`: what is open on a Bastion host, what crashes of this user's processes have left behind, and ending
+//! either. It leaves out how both are found.
+
+use bastide::{Client, Error, LeftBehind, Session};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::arguments::{self, Global, SessionsTask};
+use crate::exit::{Exit, Failure};
+use crate::report::Reporter;
+use crate::setup;
+use crate::signals::Signals;
+
+/// Lists sessions, or ends some.
+pub(crate) fn run(
+    global: &Global,
+    arguments: &arguments::Sessions,
+    reporter: &Reporter,
+) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    setup::block_on(runtime, async {
+        let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
+        let stop = signals.stop();
+        let task = async {
+            match &arguments.task {
+                None | Some(SessionsTask::List) => list(global, arguments, reporter).await,
+                Some(SessionsTask::Close { ids }) => close(global, arguments, ids, reporter).await,
+            }
+        };
+        tokio::select! {
+            exit = task => exit,
+            () = stop.cancelled() => Ok(signals.received().map_or(Exit::Done, Exit::Signal)),
+        }
+    })
+}
+
+async fn list(
+    global: &Global,
+    arguments: &arguments::Sessions,
+    reporter: &Reporter,
+) -> Result<Exit, Failure> {
+    let (client, host) = setup::host(global, arguments, reporter).await?;
+    let sessions = client.sessions(&host).await?;
+    let mut rows = vec![["ID", "PROTOCOL", "TARGET", "USER", "SINCE"].map(str::to_owned)];
+    for session in &sessions.list {
+        reporter.event(
+            "session",
+            json!({
+                "id": session.id, "protocol": session.protocol, "target": session.target_resource_id,
+                "address": session.target_ip_address, "user": session.user_name, "since": session.start_time,
+                "left_behind": false,
+            }),
+        );
+        rows.push(row(session));
+    }
+    for left in client.left_behind() {
+        let since = when(&left);
+        reporter
+            .event("session", json!({"id": left.id, "host": left.host, "since": since, "left_behind": true}));
+        rows.push([
+            left.id,
+            String::new(),
+            format!("{} (left behind by a crash)", left.host),
+            String::new(),
+            since,
+        ]);
+    }
+    if rows.len() > 1 {
+        table(&rows, reporter);
+    } else {
+        reporter.say("No sessions are open");
+    }
+    if let Some(crowding) = sessions.crowding() {
+        reporter.event(
+            "crowding",
+            json!({
+                "message": crowding.to_string(), "hint": crowding.hint(), "units_needed": crowding.units_needed,
+            }),
+        );
+        reporter.warn(&crowding.to_string());
+        reporter.hint(&crowding.hint());
+    }
+    Ok(Exit::Done)
+}
+
+/// A column of a session, as a terminal can show it: names come from the service.
+fn row(session: &Session) -> [String; 5] {
+    let target = [&session.target_host_name, &session.target_ip_address, &session.target_resource_id];
+    let target = target.into_iter().flatten().find(|text| !text.is_empty()).cloned();
+    let columns = [
+        Some(session.id.clone()),
+        session.protocol.clone(),
+        target,
+        session.user_name.clone(),
+        session.start_time.clone(),
+    ];
+    columns.map(|column| column.unwrap_or_default().chars().filter(|letter| !letter.is_control()).collect())
+}
+
+fn when(left: &LeftBehind) -> String {
+    let whole_seconds = OffsetDateTime::from(left.minted).replace_nanosecond(0);
+    whole_seconds.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+fn table(rows: &[[String; 5]], reporter: &Reporter) {
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+    let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or_default()).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}"));
+        reporter.data(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+async fn close(
+    global: &Global,
+    arguments: &arguments::Sessions,
+    ids: &[String],
+    reporter: &Reporter,
+) -> Result<Exit, Failure> {
+    // Those that a crash left behind are known by their ids, whichever host they belong to.
+    let client = setup::signing_in(global, reporter).await?;
+    let left: Vec<String> = client.left_behind().into_iter().map(|left| left.id).collect();
+    let (left, others): (Vec<String>, Vec<String>) = ids.iter().cloned().partition(|id| left.contains(id));
+    give_back(&client, &left, reporter).await?;
+    if others.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let (client, host) = setup::host(global, arguments, reporter).await?;
+    let ends = client.end_sessions(&host, &others).await?;
+    let mut failed = None;
+    for id in &others {
+        let end = ends.iter().find(|end| end.id.eq_ignore_ascii_case(id));
+        // A service that says nothing has had nothing to complain about.
+        let state = end.map_or("Disconnected", |end| end.state.as_str());
+        if state.eq_ignore_ascii_case("disconnected") {
+            closed(id, "disconnected", reporter);
+            continue;
+        }
+        let message = end.and_then(|end| end.message.clone());
+        failed = failed.or(Some(Error::NotEnded { id: id.clone(), state: state.to_owned(), message }));
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Exit::Done),
+    }
+}
+
+async fn give_back(client: &Client, ids: &[String], reporter: &Reporter) -> Result<(), Failure> {
+    for id in ids {
+        // Somebody else may have been quicker, which is as good.
+        client.give_back(id).await?;
+        closed(id, "given back", reporter);
+    }
+    Ok(())
+}
+
+fn closed(id: &str, state: &str, reporter: &Reporter) {
+    reporter.event("session_closed", json!({"id": id, "state": state}));
+    reporter.say(&format!("Session {id} is {state}"));
+}
