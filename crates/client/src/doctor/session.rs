@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bastide_core::{End, Fault};
 use bastide_relay::{Event, Observer, Relay};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -100,8 +100,11 @@ async fn carry(
         account = &mut carrying => Seen::End(account.outcome),
         read = near.read(&mut said) => match read {
             Ok(count) if count > 0 => Seen::Bytes(count),
-            // The relay closes its side when it has come to an end.
-            _ => Seen::End(carrying.as_mut().await.outcome),
+            // The relay has come to an end, and waits for this side to see it.
+            _ => {
+                let _ = near.shutdown().await;
+                Seen::End(carrying.as_mut().await.outcome)
+            }
         },
         () = stays_open(&mut news), if !speaks_first => Seen::Openness,
     };
@@ -124,6 +127,7 @@ async fn carry(
         Seen::End(Ok(end)) => ended(link, took, &end),
         Seen::End(Err(error)) => Finding::failed(link, took, &error.into()),
     });
+    drop(near);
     let rest = async {
         if !is_over {
             carrying.await;
