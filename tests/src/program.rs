@@ -238,6 +238,12 @@ impl Outcome {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// Standard output as JSON, an object a line.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        self.text().lines().map(parse).collect()
+    }
+
     /// Checks the exit code, and that nothing on standard error is the mark of a bug.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the tasks of this repository that are more than one cargo command.
 //!
 //! Here are the command line and the exit status. What each task does is in `demo`, `check` (tests
-//! and CI), `tidy`, `headers`, `plugin_new`, `fuzz`, `soak` and `bench`; releases are not made here.
+//! and CI), `tidy`, `headers`, `picture`, `plugin_new`, `fuzz`, `soak` and `bench`; releases are not made here.
 
 #[cfg(target_os = "linux")]
 mod bench;
@@ -13,6 +13,7 @@ mod environment;
 mod fuzz;
 mod headers;
 mod needs;
+mod picture;
 mod plugin_new;
 mod shell;
 #[cfg(target_os = "linux")]
@@ -72,6 +73,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         ["bench", rows @ ..] => bench::run(rows),
         ["headers"] => headers::run(),
+        ["picture"] => picture::run(),
         ["plugin-new", order @ ..] => plugin_new::run(order),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -96,6 +98,7 @@ Usage: cargo xtask TASK
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
   headers         writes bastide_plugin.h from crates/plugin-abi
+  picture         docs/session.svg: a terminal session, run for real
   plugin-new NAME a sign-in plugin to begin with, in a new folder NAME. --language c|rust
   fuzz [TARGET…]  libFuzzer against each parser, on Linux. --seconds N: for so long each, 10 when
                   left out. --input FILE: one target, one input

@@ -78,7 +78,7 @@ impl Answer {
                 .find_map(text)
                 .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT && is_plain(id))
                 .map(str::to_owned),
-            retry_after: retry_after(headers, now),
+            retry_after: retry_after(headers, now).or_else(|| text(QUOTA_RESETS).and_then(clock)),
             tenant: challenge.parameter(&["authorization_uri", "authorization"]).and_then(tenant_of),
             claims: challenge.claims(),
         }
@@ -103,6 +103,20 @@ impl fmt::Display for Answer {
             write!(formatter, ", request id {id}")?;
         }
         formatter.write_str(")")
+    }
+}
+
+/// What Resource Graph says of its quota, as `hh:mm:ss`
+/// (learn.microsoft.com/azure/governance/resource-graph/concepts/guidance-for-throttled-requests).
+const QUOTA_RESETS: &str = "x-ms-user-quota-resets-after";
+
+fn clock(text: &str) -> Option<Duration> {
+    let numbers: Vec<u32> = text.trim().split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    match numbers.as_slice() {
+        [hours, minutes, seconds] => Some(Duration::from_secs(
+            u64::from(*hours) * 3600 + u64::from(*minutes) * 60 + u64::from(*seconds),
+        )),
+        _ => None,
     }
 }
 
@@ -290,6 +304,21 @@ mod tests {
         for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999999", "Sun, 06 Nov"] {
             check(nonsense, None);
         }
+    }
+
+    #[test]
+    fn resource_graph_says_when_its_quota_comes_back() {
+        let check = |value: &str, seconds: Option<u64>| {
+            let answer = read(429, &[("x-ms-user-quota-resets-after", value)], "");
+            assert_eq!(answer.retry_after, seconds.map(Duration::from_secs), "{value}");
+        };
+        check("00:00:05", Some(5));
+        check("01:02:03", Some(3723));
+        for nonsense in ["", "5", "00:05", "-1:00:00", "00:00:05:00", "soon"] {
+            check(nonsense, None);
+        }
+        let both = [("retry-after", "7"), ("x-ms-user-quota-resets-after", "00:00:05")];
+        assert_eq!(read(429, &both, "").retry_after, Some(Duration::from_secs(7)));
     }
 
     #[test]

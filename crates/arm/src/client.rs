@@ -68,7 +68,7 @@ impl Arm {
         let address = Cloud::metadata_url(url)?;
         let mut tries = Tries::of(default_retry());
         loop {
-            let (end, error) = match exchange(network, &what, &address, Call::Get, None).await {
+            let (end, error) = match exchange(network, &what, &address, None, None).await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     return Ok(Cloud::from_metadata(url, answer.body())?);
                 }
@@ -101,11 +101,17 @@ impl Arm {
         self.get_at(question, &self.address(question)).await
     }
 
+    /// The body of a 200 answer to a question that has a body itself, in JSON.
+    pub(crate) async fn post(&self, question: &Question<'_>, body: &Bytes) -> Result<Bytes, Error> {
+        let answer = self.ask(question, &self.address(question), Some(body), &[StatusCode::OK]).await?;
+        Ok(answer.into_body())
+    }
+
     /// The result of an action, which may be had at once or later, at an address that the answer names
     /// (learn.microsoft.com/azure/azure-resource-manager/management/async-operations).
-    pub(crate) async fn act(&self, question: &Question<'_>, body: &[u8]) -> Result<Bytes, Error> {
+    pub(crate) async fn act(&self, question: &Question<'_>, body: &Bytes) -> Result<Bytes, Error> {
         let accepted = [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT];
-        let mut answer = self.ask(question, &self.address(question), Call::Post(body), &accepted).await?;
+        let mut answer = self.ask(question, &self.address(question), Some(body), &accepted).await?;
         let began = Instant::now();
         let mut place = None;
         while answer.status() == StatusCode::ACCEPTED {
@@ -125,7 +131,7 @@ impl Arm {
             let place = place.as_deref().ok_or_else(unnamed)?;
             self.must_be_own(question, place)?;
             tokio::time::sleep(pause).await;
-            answer = self.ask(question, place, Call::Get, &accepted).await?;
+            answer = self.ask(question, place, None, &accepted).await?;
         }
         Ok(answer.into_body())
     }
@@ -170,14 +176,14 @@ impl Arm {
     }
 
     async fn get_at(&self, question: &Question<'_>, address: &str) -> Result<Bytes, Error> {
-        Ok(self.ask(question, address, Call::Get, &[StatusCode::OK]).await?.into_body())
+        Ok(self.ask(question, address, None, &[StatusCode::OK]).await?.into_body())
     }
 
     async fn ask(
         &self,
         question: &Question<'_>,
         address: &str,
-        call: Call<'_>,
+        body: Option<&Bytes>,
         accepted: &[StatusCode],
     ) -> Result<Response<Bytes>, Error> {
         let what = question.what;
@@ -190,8 +196,8 @@ impl Arm {
                 None => self.provider.access_token(&ask).await,
             };
             let token = token.map_err(|source| Error::SignIn { what: what.to_owned(), source })?;
-            let token_text = Some(token.secret.expose());
-            let (end, error) = match exchange(&self.network, what, address, call, token_text).await {
+            let exchanged = exchange(&self.network, what, address, Some(token.secret.expose()), body).await;
+            let (end, error) = match exchanged {
                 Ok(answer) if accepted.contains(&answer.status()) => return Ok(answer),
                 Ok(answer) => {
                     let answer = read(&answer);
@@ -267,14 +273,6 @@ impl Question<'_> {
     }
 }
 
-/// How a question is put.
-#[derive(Debug, Clone, Copy)]
-enum Call<'a> {
-    Get,
-    /// With JSON; empty for none.
-    Post(&'a [u8]),
-}
-
 /// Between two looks at a result that is not there yet, where ARM does not say, and where it says less; and how long it
 /// is waited for in all: nobody has said how long the service takes for the sessions of a large host.
 const POLL_PAUSE: Duration = Duration::from_secs(2);
@@ -332,14 +330,14 @@ async fn exchange(
     network: &Network,
     what: &str,
     address: &str,
-    call: Call<'_>,
     token: Option<&str>,
+    body: Option<&Bytes>,
 ) -> Result<Response<Bytes>, Error> {
-    let (request, body) = match call {
-        Call::Get => (Request::get(address), &[][..]),
-        Call::Post(body) => (Request::post(address).header(CONTENT_TYPE, "application/json"), body),
+    let mut request = match body {
+        None => Request::get(address),
+        Some(_) => Request::post(address).header(CONTENT_TYPE, "application/json"),
     };
-    let mut request = request.header(ACCEPT, "application/json");
+    request = request.header(ACCEPT, "application/json");
     if let Some(token) = token {
         let value = HeaderValue::try_from(format!("Bearer {token}")).map(|mut value| {
             value.set_sensitive(true);
@@ -349,8 +347,9 @@ async fn exchange(
         request =
             request.header(AUTHORIZATION, value.map_err(|_| unsendable(what, "the token is malformed"))?);
     }
-    let body = Bytes::copy_from_slice(body);
-    let request = request.body(body).map_err(|_| unsendable(what, "its address is malformed"))?;
+    let request = request
+        .body(body.cloned().unwrap_or_default())
+        .map_err(|_| unsendable(what, "its address is malformed"))?;
     network
         .send(request)
         .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bastide_core::{AuthError, Fault, Wait};
 
-use crate::{Answer, SubscriptionChoice};
+use crate::{Answer, SubscriptionChoice, Unlocated};
 
 /// A question to ARM that has no answer.
 ///
@@ -133,6 +133,9 @@ pub enum Error {
     /// Words that mean nothing.
     #[error(transparent)]
     Words(#[from] bastide_core::Error),
+    /// Words that mean no VM, no Bastion host, or several.
+    #[error(transparent)]
+    Unlocated(#[from] Unlocated),
 }
 
 impl Error {
@@ -192,6 +195,7 @@ impl Error {
                 "--name takes the name or the id of a Bastion host; the VM's id goes into --target-resource-id".into()
             }
             Error::Words(error) => error.hint(),
+            Error::Unlocated(error) => error.hint(),
         })
     }
 
@@ -212,6 +216,7 @@ impl Error {
             | Error::Unfinished { .. } => Fault::Service,
             Error::NoSubscription | Error::Ambiguous { .. } | Error::NotABastion { .. } => Fault::Usage,
             Error::Words(error) => error.fault(),
+            Error::Unlocated(error) => error.fault(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bastide_core::ResourceId;
 use http::HeaderMap;
 
-use crate::{Answer, Error, VirtualMachine};
+use crate::{Answer, Error, Located, Topology, Unlocated, VirtualMachine, Wanted};
 
 /// A refusal, as an error for its user.
 pub fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> (Answer, Error) {
@@ -22,4 +22,9 @@ pub fn virtual_machine(id: &ResourceId, body: &[u8]) -> Option<VirtualMachine> {
 /// The default subscription of the Azure CLI's profile.
 pub fn azure_cli_default(profile: &[u8], cloud: &str) -> Option<String> {
     crate::subscription::azure_cli_default(profile, cloud)
+}
+
+/// What Resource Graph's answer says of these words.
+pub fn locate(words: &Wanted, body: &[u8]) -> Option<(Topology, Result<Located, Unlocated>)> {
+    crate::graph::read(words, body)
 }

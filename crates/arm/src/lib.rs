@@ -5,6 +5,8 @@
 //! * [`Arm`] asks: [`Arm::find_bastion`], [`Arm::bastion_host`], [`Arm::virtual_machine`],
 //!   [`Arm::subscription`]; [`Arm::discover`] reads a cloud from the address of its resource manager.
 //! * [`SubscriptionSources`] knows where a subscription may be named, and which place counts more.
+//! * [`Arm::locate`] finds a VM by its name, and the Bastion host that reaches it, in Resource Graph; [`Arm::survey`]
+//!   lists all that is there.
 //! * [`Error`] says whose fault it is and what to do next.
 //!
 //! Requests are bounded in time by [`bastide_net::Options`], in number by [`Arm::with_retry`] and
@@ -16,6 +18,7 @@ mod client;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod graph;
 mod network;
 mod permissions;
 #[cfg(test)]
@@ -29,6 +32,7 @@ pub use answer::{Answer, MissingRight};
 pub use bastion::BastionName;
 pub use client::Arm;
 pub use error::Error;
+pub use graph::{ListedHost, ListedMachine, Located, Search, Topology, Unlocated, Wanted};
 pub use network::{NetworkInterface, Subnet, VirtualNetwork};
 pub use permissions::Permissions;
 pub use security_group::{Direction, Flow, Ruling, SecurityGroup};

@@ -35,16 +35,6 @@ impl Reply {
     }
 }
 
-/// Whether a request is there with its body.
-fn is_whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
-    body.len() >= length.unwrap_or(0)
-}
-
 /// A request, and the question that its token answered.
 #[derive(Clone)]
 pub(crate) struct Asked {
@@ -123,6 +113,12 @@ impl Script {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().map(path).collect()
     }
 
+    /// The body of each request.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        let body = |request: &String| request.split_once("\r\n\r\n").unwrap_or_default().1.to_owned();
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().map(body).collect()
+    }
+
     /// Each request's token, and how it was asked for.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,6 +141,16 @@ impl Script {
             })
             .collect()
     }
+}
+
+/// Whether the body is there, too.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    });
+    length.is_none_or(|(_, length)| length.parse().is_ok_and(|length: usize| body.len() >= length))
 }
 
 /// Every token is new.

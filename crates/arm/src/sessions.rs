@@ -1,6 +1,7 @@
 //! The sessions of a Bastion host, as ARM lists and ends them (protocol.md §4). It leaves out how many a host can have.
 
 use bastide_core::ResourceId;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Question;
@@ -49,7 +50,7 @@ impl Arm {
     /// [`Error::Unfinished`]; those of an exchange with ARM.
     pub async fn sessions(&self, host: &ResourceId) -> Result<Vec<Session>, Error> {
         let what = format!("the sessions of Bastion host '{}'", host.name());
-        self.list_by_action(host, "getActiveSessions", &what, &[]).await
+        self.list_by_action(host, "getActiveSessions", &what, &Bytes::new()).await
     }
 
     /// Ends sessions of a Bastion host; what came of each.
@@ -67,7 +68,7 @@ impl Arm {
         let what = format!("the end of sessions of Bastion host '{}'", host.name());
         // A list of texts: serialising it can't fail, and an empty body would be refused.
         let body = serde_json::to_vec(&SessionIds { session_ids: ids }).unwrap_or_default();
-        self.list_by_action(host, "disconnectActiveSessions", &what, &body).await
+        self.list_by_action(host, "disconnectActiveSessions", &what, &body.into()).await
     }
 
     async fn list_by_action<T: serde::de::DeserializeOwned>(
@@ -75,7 +76,7 @@ impl Arm {
         host: &ResourceId,
         action: &str,
         what: &str,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<Vec<T>, Error> {
         let path = format!("{host}/{action}");
         let question = Question {

@@ -175,7 +175,7 @@ impl Arm {
 const API_VERSION: &str = "2022-12-01";
 
 /// RFC 9562 §4: 8-4-4-4-12 hexadecimal digits.
-fn is_guid(text: &str) -> bool {
+pub(crate) fn is_guid(text: &str) -> bool {
     let groups: Vec<_> = text.split('-').collect();
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
         && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -40,6 +40,22 @@ pub enum PowerState {
     Unknown,
 }
 
+impl PowerState {
+    /// Reads `PowerState/running`; any other code says nothing.
+    pub(crate) fn of_code(code: &str) -> Self {
+        match code.split_once('/') {
+            Some((group, state)) if group.eq_ignore_ascii_case("PowerState") => {
+                match state.to_ascii_lowercase().as_str() {
+                    "running" => PowerState::Running,
+                    "unknown" | "" => PowerState::Unknown,
+                    off => PowerState::Off(off.to_owned()),
+                }
+            }
+            _ => PowerState::Unknown,
+        }
+    }
+}
+
 impl Arm {
     /// The VM, or the scale-set instance, with this id.
     ///
@@ -134,15 +150,9 @@ impl Machine {
             _ => None,
         };
         let statuses = self.properties.instance_view.map(|view| view.statuses).unwrap_or_default();
-        let state = statuses.iter().find_map(|status| {
-            let (group, state) = status.code.split_once('/')?;
-            group.eq_ignore_ascii_case("PowerState").then(|| state.to_ascii_lowercase())
-        });
-        let power = match state {
-            Some(state) if state == "running" => PowerState::Running,
-            Some(state) if state != "unknown" && !state.is_empty() => PowerState::Off(state),
-            _ => PowerState::Unknown,
-        };
+        let power = statuses.iter().map(|status| PowerState::of_code(&status.code));
+        let power = power.reduce(|known, next| if known == PowerState::Unknown { next } else { known });
+        let power = power.unwrap_or(PowerState::Unknown);
         let mut interfaces =
             self.properties.network_profile.map(|profile| profile.network_interfaces).unwrap_or_default();
         interfaces.sort_by_key(|interface| !interface.properties.primary);

@@ -20,7 +20,7 @@ pub(crate) fn run(
     setup::block_on(runtime, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
-        let (bastion, target) = setup::words(&arguments.place)?;
+        let (bastion, target) = setup::words(global, &arguments.place)?;
         let port = arguments.resource_port;
         let relay = setup::relay_options(&arguments.behaviour, FirstWord::on(port));
         let patient = Patient { bastion, target, port, relay };

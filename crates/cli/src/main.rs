@@ -6,12 +6,14 @@ mod asking;
 #[cfg(unix)]
 mod askpass;
 mod certificate;
+mod config;
 mod configuration;
 mod doctor;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
 mod login;
+mod manual;
 mod openssh;
 mod plugin;
 mod proxy;
@@ -25,8 +27,9 @@ mod ssh;
 mod sys;
 mod tunnel;
 
-use arguments::{Arguments, Command};
-use exit::Exit;
+use arguments::{Command, Global, Words};
+use bastide::Environment;
+use exit::{Exit, Failure};
 use report::Reporter;
 
 fn main() -> std::process::ExitCode {
@@ -34,23 +37,14 @@ fn main() -> std::process::ExitCode {
     if let Some((socket, question)) = askpass::question() {
         return askpass::ask(&socket, &question).unwrap_or(Exit::Child(1)).into();
     }
-    let (command, global) = Arguments::of_process();
+    manual::complete();
+    let words = Words::of_process();
+    let (_, global) = words.typed();
     let reporter = Reporter::new(&global);
     report::own_faults();
-    let result = match command {
-        Command::Tunnel(tunnel) => tunnel::run(&global, tunnel, &reporter),
-        Command::Ssh(ssh) => ssh::run(&global, ssh, &reporter),
-        Command::Login(login) => login::run(&global, &login, &reporter),
-        Command::Logout => account::log_out(&global, &reporter),
-        Command::Account => account::run(&global, &reporter),
-        Command::Proxy(proxy) => proxy::run(&global, proxy, &reporter),
-        Command::Doctor(doctor) => doctor::run(&global, &doctor, &reporter),
-        Command::Sessions(sessions) => sessions::run(&global, &sessions, &reporter),
-        Command::Plugin { task } => plugin::run(&global, &task, &reporter),
-        Command::SshCert(ssh_cert) => certificate::run(&global, &ssh_cert, &reporter),
-        #[cfg(unix)]
-        Command::HandOver { socket } => hand_over::run(&socket),
-    };
+    let result = words
+        .configured(&Environment::of_process())
+        .and_then(|(command, global)| run(command, &global, &reporter));
     let exit = result.unwrap_or_else(|failure| {
         reporter.failure(&failure);
         Exit::from(failure.fault())
@@ -58,4 +52,24 @@ fn main() -> std::process::ExitCode {
     sys::settle_stdout();
     reporter.close();
     exit.into()
+}
+
+fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, Failure> {
+    match command {
+        Command::Tunnel(tunnel) => tunnel::run(global, tunnel, reporter),
+        Command::Ssh(ssh) => ssh::run(global, ssh, reporter),
+        Command::Login(login) => login::run(global, &login, reporter),
+        Command::Logout => account::log_out(global, reporter),
+        Command::Account => account::run(global, reporter),
+        Command::Proxy(proxy) => proxy::run(global, proxy, reporter),
+        Command::Doctor(doctor) => doctor::run(global, &doctor, reporter),
+        Command::Sessions(sessions) => sessions::run(global, &sessions, reporter),
+        Command::Config { task } => config::run(global, &task, reporter),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man(man) => manual::man(&man),
+        Command::Plugin { task } => plugin::run(global, &task, reporter),
+        Command::SshCert(ssh_cert) => certificate::run(global, &ssh_cert, reporter),
+        #[cfg(unix)]
+        Command::HandOver { socket } => hand_over::run(&socket),
+    }
 }

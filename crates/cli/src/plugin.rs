@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
+use bastide::Fault;
 use bastide::plugin::{PluginFile, PluginSettings, Unfit, examine};
-use bastide::{Environment, Fault};
 use serde_json::json;
 
 use crate::arguments::{Global, PluginTask};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
-use crate::{configuration, sys};
+use crate::sys;
 
 /// Shows them, or checks one.
 pub(crate) fn run(global: &Global, task: &PluginTask, reporter: &Reporter) -> Result<Exit, Failure> {
     let plugins = match task {
-        PluginTask::List => configuration::read(global, &Environment::of_process())?.plugins,
+        PluginTask::List => global.configuration.plugins.clone(),
         PluginTask::Check { file } => vec![PluginSettings::new("", absolute(file))],
     };
     // A library may print when it is loaded.

@@ -3,13 +3,14 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
 use bastide::{Event, Fault, Observer};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::timeout;
 
 use crate::arguments::{Color, Global, Output};
 use crate::exit::{Exit, Failure};
@@ -25,6 +26,9 @@ pub(crate) struct Reporter {
     stdout: Arc<Speaker>,
     stderr: Arc<Speaker>,
 }
+
+/// The limit for keeping a person's thoughts on what they do (Nielsen, "Response Times: The 3 Important Limits").
+const MOMENT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Level {
@@ -58,6 +62,23 @@ impl Reporter {
     /// The same, with JSON on another stream.
     pub(crate) fn with_json_to(&self, stream: Stream) -> Self {
         Self { json_to: stream, ..self.clone() }
+    }
+
+    /// Waits for `work`, and says to a person in front of a terminal what is being done if it takes longer than a
+    /// moment.
+    ///
+    /// Cancel safe if `work` is.
+    pub(crate) async fn while_waiting<T>(&self, words: &str, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        match timeout(MOMENT, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+                    self.say(words);
+                }
+                work.await
+            }
+        }
     }
 
     /// Words for a person.

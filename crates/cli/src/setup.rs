@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
 use crate::asking::Terminal;
-use crate::configuration;
 use crate::exit::{Exit, Failure};
 use crate::login::Page;
 use crate::report::Reporter;
@@ -74,7 +73,7 @@ fn of_environment(
 ) -> Result<Settings, Failure> {
     let environment = Environment::of_process();
     let network = network(global, keepalive, &environment)?;
-    let plugins = configuration::read(global, &environment)?.plugins;
+    let plugins = global.configuration.plugins.clone();
     if !plugins.is_empty() {
         // Plugins are code of others, which may print.
         sys::keep_stdout().map_err(Failure::system("standard output cannot be kept from plugins"))?;
@@ -138,10 +137,13 @@ pub(crate) async fn find(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Found, Failure> {
-    let (bastion, target) = words(place)?;
-    let client = client(global, place, behaviour, reporter).await?;
-    let host = client.bastion_host(&bastion, &target).await?;
-    Ok(Found { client, host, target })
+    let (bastion, target) = words(global, place)?;
+    let looking = async {
+        let client = client(global, place, behaviour, reporter).await?;
+        let host = client.bastion_host(&bastion, &target).await?;
+        Ok(Found { client, host, target })
+    };
+    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
 /// How `found` opens a port of the VM; what the user should know of it is said.
@@ -154,13 +156,14 @@ pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Re
 }
 
 /// The Bastion host and the VM, as far as the flags name them.
-pub(crate) fn words(place: &Place) -> Result<(Bastion, Target), Failure> {
+pub(crate) fn words(global: &Global, place: &Place) -> Result<(Bastion, Target), Failure> {
     let bastion = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?;
-    Ok((bastion, target(place)?))
+    Ok((bastion, target(global, place)?))
 }
 
-fn target(place: &Place) -> Result<Target, Failure> {
-    match (&place.target, &place.target_resource_id, &place.target_ip_address) {
+fn target(global: &Global, place: &Place) -> Result<Target, Failure> {
+    let named = place.target.as_deref().map(|target| global.configuration.flags.stands_for(target));
+    match (named, &place.target_resource_id, &place.target_ip_address) {
         (_, Some(id), _) => Ok(Target::Resource(ResourceId::parse(id)?)),
         (_, _, Some(address)) => Ok(Target::address(address)?),
         (Some(target), None, None) if target.starts_with('/') => {

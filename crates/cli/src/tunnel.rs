@@ -77,6 +77,9 @@ fn wanted(arguments: &arguments::Tunnel) -> Result<Vec<(Endpoint, u16)>, Failure
     let further =
         arguments.local.forward.iter().map(|spec| (spec.endpoint(arguments.local.bind), spec.remote_port));
     let all: Vec<_> = first.into_iter().chain(further).collect();
+    if all.is_empty() {
+        return Err(Failure::usage("no port of the VM is named", "name it with --resource-port PORT"));
+    }
     match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
         Some((endpoint, _)) if !arguments.local.allow_other_users => Err(Failure::usage(
             format!("{endpoint} can be reached from other machines"),
@@ -112,7 +115,7 @@ async fn open(
         forwards.push((forward, relay));
     }
     for (forward, relay) in &forwards {
-        relay.prepare(PROOF_KEPT).await?;
+        reporter.while_waiting("Waiting for the Bastion host …", relay.prepare(PROOF_KEPT)).await?;
         reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
         reporter.say(&format!(
             "Tunnel is ready, connect on {}",

@@ -57,7 +57,8 @@ pub enum Sku {
 }
 
 impl Sku {
-    fn parse(name: &str) -> Self {
+    /// The one that ARM calls so, in any case.
+    pub fn named(name: &str) -> Self {
         [
             ("Developer", Sku::Developer),
             ("QuickConnect", Sku::QuickConnect),
@@ -136,7 +137,7 @@ impl TryFrom<Resource> for BastionHost {
             id: ResourceId::parse(&resource.id)?,
             dns_name: resource.properties.dns_name.filter(|name| !name.is_empty()),
             // A host without a SKU was made before there was a choice: Basic.
-            sku: resource.sku.map_or(Sku::Basic, |sku| Sku::parse(&sku.name)),
+            sku: resource.sku.map_or(Sku::Basic, |sku| Sku::named(&sku.name)),
             tunneling: resource.properties.enable_tunneling,
             ip_connect: resource.properties.enable_ip_connect.unwrap_or(false),
             session_recording: resource.properties.enable_session_recording.unwrap_or(false),

@@ -149,7 +149,19 @@ impl Inventory {
                 document: json!({
                     "name": set.name, "id": set_id, "type": SCALE_SETS, "location": set.place.location,
                     "sku": {"name": "Standard_B2s", "tier": "Standard", "capacity": set.instances.len()},
-                    "properties": {"orchestrationMode": "Uniform", "provisioningState": "Succeeded"},
+                    "properties": {
+                        "orchestrationMode": "Uniform", "provisioningState": "Succeeded",
+                        "virtualMachineProfile": {"networkProfile": {"networkInterfaceConfigurations": [{
+                            "name": format!("{}-nic", set.name),
+                            "properties": {"primary": true, "ipConfigurations": [{
+                                "name": "ipconfig1",
+                                "properties": {"subnet": {"id": format!(
+                                    "{}/subnets/{}",
+                                    network_id(&subscription.id, &set.place, &set.place.vnet), set.subnet
+                                )}},
+                            }]},
+                        }]}},
+                    },
                 }),
                 id: set_id.clone(),
                 instance_view: None,

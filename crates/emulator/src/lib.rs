@@ -24,6 +24,7 @@ mod control;
 mod data_plane;
 mod entra;
 pub mod faults;
+mod graph;
 mod http;
 mod identity;
 mod inventory;

@@ -273,6 +273,7 @@ fn of_request(request: &Request, transcript: &Transcript, found: &mut Vec<Violat
         | Kind::Page
         | Kind::Oidc
         | Kind::Arm
+        | Kind::Graph
         | Kind::Release => {}
     }
 }

@@ -110,8 +110,10 @@ pub enum Kind {
     Identity,
     /// The OIDC endpoint of a build service.
     Oidc,
-    /// ARM.
+    /// ARM, but for Resource Graph.
     Arm,
+    /// A query to Resource Graph, or a further page of its answer.
+    Graph,
     /// A key vault.
     KeyVault,
     /// `POST /api/connection`: the way to a data pod.

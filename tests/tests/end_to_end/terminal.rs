@@ -1,8 +1,11 @@
 //! An interactive session in a terminal that is one: tmux draws it, types into it and resizes it. It leaves out
 //! sessions without a person in front of them.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use bastide_emulator::faults::Fault;
+use bastide_emulator::transcript::Kind;
 use bastide_tests::{Lab, Program};
 
 use crate::site::Site;
@@ -129,4 +132,22 @@ fn the_escape_character_ends_the_session() {
     assert_eq!(notes.next(lab), "ready");
     terminal.types(&["Enter", "~", "."]);
     assert_eq!(notes.next(lab), "status 255");
+}
+
+#[test]
+fn what_takes_long_is_told_to_a_terminal() {
+    let lab = Lab::new();
+    lab.emulator().set_faults([Fault::Hold { on: Kind::Arm.into() }]);
+    let line = format!("bastide tunnel {} -n bastion -g demo --resource-port 7", lab.vm("web-01"));
+    // script(1) gives it a terminal, and passes on what it says there.
+    let mut running = lab.program("script").args(["-qec", &line, "/dev/null"]).start();
+    let (mut keys, screen) = running.pipes();
+    let mut lines = BufReader::new(screen).lines().map(|line| line.unwrap());
+    let mut next =
+        |text: &str| lines.find(|line| line.contains(text)).unwrap_or_else(|| panic!("no '{text}'"));
+    next("looking for the Bastion host");
+    lab.emulator().set_faults(Vec::<Fault>::new());
+    next("Ctrl + C to close");
+    keys.write_all(b"\x03").unwrap();
+    assert_eq!(running.wait().code(), Some(130));
 }

@@ -28,10 +28,10 @@ pub(crate) struct Tunnel {
 #[command(next_help_heading = "Ports")]
 pub(crate) struct LocalSide {
     /// The VM's port
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), required_unless_present = "forward")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) resource_port: Option<u16>,
     /// The local port; any free one where 0 or left out
-    #[arg(long, value_name = "PORT", requires = "resource_port")]
+    #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// A further forwarding: [BIND:]PORT:RESOURCE-PORT, or /PATH.sock:RESOURCE-PORT
     #[arg(short = 'L', long = "forward", value_name = "SPEC")]

@@ -6,11 +6,15 @@ mod host;
 mod place;
 mod ssh;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use bastide::Credential;
+use bastide::{Credential, Environment};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::configuration::{self, Configuration};
+use crate::exit::Failure;
 
 pub(crate) use carry::{Proxy, Tunnel};
 pub(crate) use host::{Doctor, Sessions, SessionsTask};
@@ -66,9 +70,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         task: PluginTask,
     },
+    /// Show what holds for this machine or a VM, and where each value comes from
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        task: ConfigTask,
+    },
     /// Write an Entra ID certificate for SSH, and its key, into files
     #[command(after_help = SSH_CERT_EXAMPLES)]
     SshCert(SshCert),
+    /// Print what lets a shell complete commands, flags and names
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print a page for man(1), or write all of them
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(Man),
     /// Pass a connection to the session's socket on to OpenSSH
     #[cfg(unix)]
     #[command(name = "hand-over", hide = true)]
@@ -128,6 +148,31 @@ In ~/.config/bastide/config.toml:
 Then:
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --username me --auth-type plugin:vault";
 
+const CONFIG_EXAMPLES: &str = "\
+In ~/.config/bastide/config.toml, with the flags' own names:
+  profile = \"work\"                  # the one that holds without --profile
+  [defaults]
+  retries = 2
+  [profiles.work]
+  name = \"hub\"
+  resource-group = \"network\"
+  [hosts.web]                       # bastide ssh web
+  target = \"web-01\"
+  username = \"me\"
+Flags win over [hosts], those over the environment, that over [profiles], those over [defaults].";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  echo 'source <(bastide completions bash)' >> ~/.bashrc
+  echo 'source <(bastide completions zsh)' >> ~/.zshrc
+  bastide completions fish > ~/.config/fish/completions/bastide.fish
+  bastide completions powershell | Out-String | Invoke-Expression";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  bastide man ssh | man -l -
+  bastide man --write ~/.local/share/man/man1";
+
 const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
 
@@ -163,6 +208,12 @@ pub(crate) struct Global {
     /// The configuration file; config.toml in ~/.config/bastide where left out
     #[arg(long, global = true, value_name = "FILE", env = "BASTIDE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
+    /// The part [profiles.NAME] of the configuration file that holds
+    #[arg(long, global = true, value_name = "NAME", env = "BASTIDE_PROFILE", hide_env_values = true)]
+    pub(crate) profile: Option<String>,
+    /// What the configuration file says.
+    #[arg(skip)]
+    pub(crate) configuration: Configuration,
     /// PEM file with certificates to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", help_heading = NETWORK)]
     pub(crate) ca_bundle: Vec<PathBuf>,
@@ -196,11 +247,51 @@ pub(crate) enum Color {
     Never,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    /// As clap's completion engine calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shell::Bash => "bash",
+            Shell::Elvish => "elvish",
+            Shell::Fish => "fish",
+            Shell::Powershell => "powershell",
+            Shell::Zsh => "zsh",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command; the page of `bastide` itself where left out
+    pub(crate) command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) write: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Login {
     /// Do not offer to open a browser
     #[arg(long)]
     pub(crate) no_browser: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigTask {
+    /// Every flag that has a value, the value, and where it comes from
+    Show {
+        /// The VM, or a name of [hosts].
+        target: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -214,30 +305,80 @@ pub(crate) enum PluginTask {
     },
 }
 
-impl Arguments {
-    /// The process's own arguments; prints help, version or a usage error and exits where that is asked for.
-    pub(crate) fn of_process() -> (Command, Global) {
-        let Self { command, global } = Self::parse_from(without_az_prefix(std::env::args_os()));
-        let Some(command) = command else {
-            Self::command()
-                .error(ErrorKind::MissingSubcommand, "no command is named; see `bastide --help`")
-                .exit();
-        };
-        (command, global)
+/// What may be said. `-h` shows what a command is about, `--help` everything.
+pub(crate) fn definition() -> clap::Command {
+    const FURTHER: &[&str] = &["Azure", "Connections", NETWORK, OUTPUT];
+    let shorter = |arg: clap::Arg| {
+        let further = arg.get_help_heading().is_some_and(|heading| FURTHER.contains(&heading));
+        arg.hide_short_help(further)
+    };
+    Arguments::command().mut_args(shorter).mut_subcommands(|command| command.mut_args(shorter))
+}
+
+/// The words of the process's command line.
+pub(crate) struct Words(Vec<OsString>);
+
+impl Words {
+    /// The process's own.
+    pub(crate) fn of_process() -> Self {
+        Self(without_az_prefix(std::env::args_os()))
+    }
+
+    /// What they say by themselves. Prints help, version or a usage error and exits where that is asked for.
+    pub(crate) fn typed(&self) -> (Command, Global) {
+        let (_, matches) = self.definition_and_matches();
+        finish(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// What may be said, and what is, before anybody has made sense of it.
+    pub(crate) fn definition_and_matches(&self) -> (clap::Command, ArgMatches) {
+        let mut definition = definition();
+        let matches = definition.try_get_matches_from_mut(&self.0).unwrap_or_else(|error| error.exit());
+        (definition, matches)
+    }
+
+    /// What they say together with the user's configuration file.
+    ///
+    /// # Errors
+    /// Usage, for a file that means nothing.
+    pub(crate) fn configured(&self, environment: &Environment) -> Result<(Command, Global), Failure> {
+        let (_, typed) = self.definition_and_matches();
+        let definition = definition();
+        let file = typed.get_one::<PathBuf>("config").map(PathBuf::as_path);
+        let configuration = configuration::read(file, environment, &definition)?;
+        let target = typed.subcommand().and_then(|(_, matches)| target(matches));
+        let profile = typed.get_one::<String>("profile").map(String::as_str);
+        let effective = configuration.flags.for_target(target, profile)?;
+        let is_set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+        let definition = effective.apply(definition, &is_set);
+        let matches = definition.try_get_matches_from(&self.0).unwrap_or_else(|error| error.exit());
+        let (command, global) = finish(&matches).unwrap_or_else(|error| error.exit());
+        Ok((command, Global { configuration, ..global }))
     }
 }
 
+/// The one VM that the command is about.
+fn target(matches: &ArgMatches) -> Option<&str> {
+    matches.try_get_one::<String>("target").ok().flatten().map(String::as_str)
+}
+
+fn finish(matches: &ArgMatches) -> Result<(Command, Global), clap::Error> {
+    let Arguments { command, global } = Arguments::from_arg_matches(matches)?;
+    let missing = || {
+        Arguments::command().error(ErrorKind::MissingSubcommand, "no command is named; see `bastide --help`")
+    };
+    Ok((command.ok_or_else(missing)?, global))
+}
+
 /// `bastide network bastion ssh …` is `bastide ssh …` (cli.md).
-fn without_az_prefix(
-    arguments: impl Iterator<Item = std::ffi::OsString>,
-) -> impl Iterator<Item = std::ffi::OsString> {
+fn without_az_prefix(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<_> = arguments.collect();
     if arguments.get(1).is_some_and(|word| word == "network")
         && arguments.get(2).is_some_and(|word| word == "bastion")
     {
         arguments.drain(1..3);
     }
-    arguments.into_iter()
+    arguments
 }
 
 #[cfg(test)]
@@ -245,7 +386,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        let words = line.split_whitespace().map(std::ffi::OsString::from);
+        let words = line.split_whitespace().map(OsString::from);
         Arguments::try_parse_from(without_az_prefix(words))
     }
 
@@ -285,7 +426,6 @@ mod tests {
     fn wrong_use_is_seen() {
         for line in [
             "bastide fly",
-            "bastide tunnel -n b -g g --target-resource-id /s",
             "bastide tunnel -n b -g g --target-resource-id /s --resource-port 0",
             "bastide tunnel -n b -g g --target-resource-id /s --resource-port 22 --port 70000",
             "bastide tunnel -n b -g g --target-resource-id /s --target-ip-address 1.2.3.4 --resource-port 22",

@@ -91,13 +91,15 @@ pub async fn examine(
 struct Report<'a> {
     tell: &'a mut (dyn FnMut(&Finding) + Send),
     findings: Vec<Finding>,
+    /// Why links are skipped that no broken one stands before.
+    unknown: Option<String>,
     /// What stands in errors of the user, and belongs into no report that is passed on.
     hidden: Option<String>,
 }
 
 impl<'a> Report<'a> {
     fn new(tell: &'a mut (dyn FnMut(&Finding) + Send)) -> Self {
-        Self { tell, findings: Vec::new(), hidden: None }
+        Self { tell, findings: Vec::new(), unknown: None, hidden: None }
     }
 
     /// Adds a finding; links before it of which nothing was said are skipped. One that comes too late is not needed any
@@ -132,9 +134,10 @@ impl<'a> Report<'a> {
         let done = self.findings.len();
         let until = next
             .map_or(Link::ALL.len(), |next| Link::ALL.iter().position(|link| *link == next).unwrap_or(done));
-        let why = match self.broken() {
-            Some(broken) => format!("not tried: {} is broken", broken.title()),
-            None => "not tried: the VM behind the target is not known".to_owned(),
+        let why = match (self.broken(), &self.unknown) {
+            (Some(broken), _) => format!("not tried: {} is broken", broken.title()),
+            (None, Some(unknown)) => format!("not tried: {unknown}"),
+            (None, None) => "not tried".to_owned(),
         };
         for link in Link::ALL.get(done..until).unwrap_or_default() {
             self.push(Finding::skipped(*link, why.clone()));
@@ -175,7 +178,7 @@ mod tests {
                 .find(|finding| finding.link == link)
                 .map(|finding| finding.message.as_str())
         };
-        assert_eq!(said(Link::Tenant), Some("not tried: the VM behind the target is not known"));
+        assert_eq!(said(Link::Tenant), Some("not tried"));
         assert_eq!(said(Link::Mint), Some("not tried: rights on the Bastion host is broken"));
     }
 }

@@ -35,7 +35,8 @@ pub(super) async fn blame(
     match (culprit, asked) {
         (Some(culprit), Some(asked)) => {
             let why = format!("{} is not reached: see {}", asked.authority(), culprit.link.title());
-            report.add(Finding::skipped(finding.link, why));
+            report.add(Finding::skipped(finding.link, format!("not tried: {why}")));
+            report.unknown = Some(why);
             walked.into_iter().for_each(|step| report.add(step));
         }
         // It works now, or it is not the network between here and there.

@@ -1,6 +1,6 @@
 //! ARM: cloud metadata, subscriptions, tenants, resources by id and in pages, permissions; each with
-//! ARM's own failures. The documents themselves are `inventory.rs`, the cloud's are `metadata.rs`, sessions are
-//! `sessions.rs`.
+//! ARM's own failures. Queries to Resource Graph are let in here and answered by `graph`. The documents themselves are
+//! `inventory.rs`, the cloud's are `metadata.rs`, sessions are `sessions.rs`.
 
 mod metadata;
 mod sessions;
@@ -11,6 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::azure::{Azure, Caller, Denied};
+use crate::graph;
 use crate::http::{Answer, Request, Response, json as json_answer, set_header};
 use crate::inventory::{is_below, kind_of};
 use crate::scenario::Subscription;
@@ -30,6 +31,9 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
             (Kind::Discovery, api_version(request).map(|version| metadata::endpoints(azure, version)))
         }
         (&Method::GET, ["tenants"] | ["subscriptions", ..]) => (Kind::Arm, resource(azure, request, &path)),
+        (&Method::POST, ["providers", "microsoft.resourcegraph", "resources"]) => {
+            return Some(query(azure, request));
+        }
         _ => return None,
     };
     let response = match answered {
@@ -47,8 +51,20 @@ fn identified(kind: Kind, mut response: Response) -> Answer {
     Answer::new(kind, response)
 }
 
-/// Who asks.
-fn authenticate<'a>(azure: &'a Azure, request: &Request) -> Result<Caller<'a>, Fault> {
+/// A query to Resource Graph.
+fn query(azure: &Azure, request: &Request) -> Answer {
+    let mut response = match caller(azure, request) {
+        Ok(caller) => graph::answer(azure, &caller, request),
+        Err(fault) => fault.response(azure),
+    };
+    set_header(&mut response, "x-ms-request-id", &uuid::Uuid::new_v4().to_string());
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let fields = body.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default();
+    Answer { fields, ..Answer::new(Kind::Graph, response) }
+}
+
+/// Who asks, for an api-version.
+fn caller<'a>(azure: &'a Azure, request: &Request) -> Result<Caller<'a>, Fault> {
     let token = request
         .header("authorization")
         .and_then(|value| value.split_once(' '))
@@ -59,12 +75,12 @@ fn authenticate<'a>(azure: &'a Azure, request: &Request) -> Result<Caller<'a>, F
     if let Some(challenge) = azure.sign_ins.challenge(&caller.claims) {
         return Err(Denied::Claims { challenge }.into());
     }
+    api_version(request)?;
     Ok(caller)
 }
 
 fn resource(azure: &Azure, request: &Request, path: &[&str]) -> Result<Value, Fault> {
-    let caller = authenticate(azure, request)?;
-    api_version(request)?;
+    let caller = caller(azure, request)?;
     let inventory = &azure.inventory;
     match path {
         ["tenants"] => {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Fault, api_version, authenticate, page, page_at};
+use super::{Fault, caller, page, page_at};
 use crate::azure::Azure;
 use crate::data_plane::Listed;
 use crate::http::{Request, Response, json as json_answer, set_header, text};
@@ -51,8 +51,7 @@ pub(super) fn answer(azure: &Azure, request: &Request) -> Option<Result<Response
 }
 
 fn begin(azure: &Azure, request: &Request, host: &str, action: &str) -> Result<Response, Fault> {
-    let caller = authenticate(azure, request)?;
-    api_version(request)?;
+    let caller = caller(azure, request)?;
     let found = azure.inventory.hosts.iter().find(|one| one.id.eq_ignore_ascii_case(host));
     if let Some(host) = found {
         caller.must_be_of(&host.tenant)?;
@@ -76,8 +75,7 @@ fn begin(azure: &Azure, request: &Request, host: &str, action: &str) -> Result<R
 
 /// What the operation has come to.
 fn look(azure: &Azure, request: &Request, host: &str, number: &str) -> Result<Response, Fault> {
-    let caller = authenticate(azure, request)?;
-    api_version(request)?;
+    let caller = caller(azure, request)?;
     caller.must_be_allowed("Microsoft.Network/bastionHosts/read", host)?;
     let operation = number.parse().ok().and_then(|number| azure.operations.look(number));
     let operation = operation

@@ -112,6 +112,7 @@ fn kind(request: &Request) -> Kind {
         (_, ["device"]) => Kind::Page,
         (_, ["oidc", _, "token"]) => Kind::Oidc,
         (_, [_, "oauth2", ..]) => Kind::Token,
+        (_, ["providers", "microsoft.resourcegraph", ..]) => Kind::Graph,
         (_, ["tenants" | "subscriptions" | "providers", ..]) => Kind::Arm,
         _ => Kind::Discovery,
     }
@@ -165,7 +166,7 @@ fn refusal(kind: Kind, status: u16, body: Body, message: &str) -> Response {
         (Body::Json, Kind::Identity) => {
             json_answer(status, &json!({"error": reason.to_lowercase(), "error_description": message}))
         }
-        (Body::Json, Kind::Arm | Kind::Discovery | Kind::KeyVault) => {
+        (Body::Json, Kind::Arm | Kind::Graph | Kind::Discovery | Kind::KeyVault) => {
             json_answer(status, &json!({"error": {"code": reason.replace(' ', ""), "message": message}}))
         }
         (

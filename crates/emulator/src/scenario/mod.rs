@@ -108,8 +108,8 @@ impl Scenario {
         if self.tenants.is_empty() || self.subscriptions.is_empty() {
             return wrong("a scenario needs at least one tenant and one subscription".into());
         }
-        if self.settings.page_size == 0 {
-            return wrong("settings.page_size must be at least 1".into());
+        if self.settings.page_size == 0 || self.settings.graph_page_size == 0 {
+            return wrong("settings.page_size and graph_page_size must be at least 1".into());
         }
         if !(1..=MAX_FRAME_BYTES).contains(&self.settings.frame_bytes) {
             return wrong(format!("settings.frame_bytes must be between 1 and {MAX_FRAME_BYTES}"));
@@ -284,6 +284,8 @@ pub struct Settings {
     pub page_size: usize,
     /// Whether ARM has the sessions of a Bastion host at hand; the live service answers 202 and has them later.
     pub sessions_at_once: bool,
+    /// Rows on one page of an answer of Resource Graph. 1,000 is the service's own limit.
+    pub graph_page_size: usize,
     /// Largest payload of a frame towards the client, in bytes. 16 KiB is one TLS record.
     pub frame_bytes: usize,
     /// User of the built-in SSH servers.
@@ -298,6 +300,7 @@ impl Default for Settings {
             token_lifetime_seconds: 3599,
             page_size: 2,
             sessions_at_once: false,
+            graph_page_size: 1000,
             frame_bytes: 16 * 1024,
             vm_username: "azureuser".into(),
             vm_password: None,
@@ -683,7 +686,7 @@ mod tests {
         }
         let vm = "[[virtual_machines]]\nname = \"x\"\nprivate_ip = \"10.0.0.9\"\n";
         check("[settings]\npage_sise = 3\n", &["line 2", "page_sise"]);
-        check("[settings]\npage_size = 0\n", &["page_size must be at least 1"]);
+        check("[settings]\npage_size = 0\n", &["page_size", "must be at least 1"]);
         check("[[faults]]\nfault = \"sing\"\n", &["unknown variant `sing`"]);
         check("oops", &["line 1"]);
         check(&format!("{vm}ports = {{ 22 = \"shh\" }}\n"), &["unknown service `shh`"]);

@@ -267,9 +267,9 @@ fn proxy_fails(program: Program, Last(code, says, hint): Last) {
 }
 
 fn at_the_start(lab: &Lab, fault: &Fault, duty: &Duty) {
-    let proxy = || {
-        lab.bastide(&format!("proxy -n bastion -g demo --target-resource-id {{vm}} --resource-port {ECHO}"))
-    };
+    // Whoever names a VM asks Resource Graph.
+    let target = if kind(fault) == Some(Kind::Graph) { "web-01 --no-cache" } else { "{vm}" };
+    let proxy = || lab.bastide(&format!("proxy -n bastion -g demo {target} --resource-port {ECHO}"));
     let emulator = lab.emulator();
     let works = || {
         let (heard, outcome) = converse(proxy());

@@ -54,7 +54,9 @@ pub(super) fn duty(fault: &Fault) -> Duty {
         Fault::Status { on, status, message, .. } => refusal(on, *status, message),
         Fault::Half { on } => match on.kind {
             Kind::Token => Duty::Again("", Last(20, "cannot reach the sign-in service", "HTTPS")),
-            Kind::Arm | Kind::Discovery => Duty::Again("", Last(20, "cannot ask Azure Resource", NETWORK)),
+            Kind::Arm | Kind::Graph | Kind::Discovery => {
+                Duty::Again("", Last(20, "cannot ask Azure Resource", NETWORK))
+            }
             Kind::Mint | Kind::Connection => Duty::Again("cannot be reached", Last(20, "cannot be", NETWORK)),
             // Half of an answer that was no 101.
             Kind::Upgrade => Duty::Again("refused the WebSocket", Last(21, "status 502", SUPPORT)),
@@ -64,7 +66,9 @@ pub(super) fn duty(fault: &Fault) -> Duty {
         },
         Fault::Hold { on } => match on.kind {
             Kind::Token => Duty::Wait(Last(20, "gave no answer within 30s", "HTTPS")),
-            Kind::Arm | Kind::Discovery => Duty::Wait(Last(20, "gave no answer within 30s", NETWORK)),
+            Kind::Arm | Kind::Graph | Kind::Discovery => {
+                Duty::Wait(Last(20, "gave no answer within 30s", NETWORK))
+            }
             Kind::Mint | Kind::Connection | Kind::Upgrade => {
                 Duty::Wait(Last(124, "no connection to 'web-01' within 2 s", "--connect-timeout"))
             }
@@ -74,7 +78,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
         },
         Fault::Reset { on } => match on.kind {
             Kind::Token => Duty::Again("", Last(20, "cannot reach the sign-in service", "HTTPS")),
-            Kind::Arm | Kind::Discovery => Duty::Again("", Last(20, "was reset", NETWORK)),
+            Kind::Arm | Kind::Graph | Kind::Discovery => Duty::Again("", Last(20, "was reset", NETWORK)),
             Kind::Mint | Kind::Connection | Kind::Upgrade => {
                 Duty::Again("cannot be reached", Last(20, "was reset", NETWORK))
             }
@@ -84,7 +88,9 @@ pub(super) fn duty(fault: &Fault) -> Duty {
         },
         Fault::MissingField { on, .. } => match on.kind {
             Kind::Token => Duty::Stop(Last(10, "answered without a token", "bastide login")),
-            Kind::Arm => Duty::Stop(Last(21, "the answer cannot be read", "something else than Azure")),
+            Kind::Arm | Kind::Graph => {
+                Duty::Stop(Last(21, "the answer cannot be read", "something else than Azure"))
+            }
             Kind::Discovery => Duty::Stop(Last(2, "is not a cloud", "https://")),
             Kind::Mint => Duty::Again("without ", Last(21, "without ", SUPPORT)),
             Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
@@ -125,11 +131,15 @@ fn refusal(on: &Requests, status: u16, message: &str) -> Duty {
         (Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault, _) => OTHER_SIGN_INS,
         (Kind::Token, 400 | 401 | 403) => Duty::Stop(Last(10, "client-secret was refused", "")),
         (Kind::Token, _) => Duty::Again("", Last(21, "client-secret got no token", "try again")),
-        (Kind::Arm, 401) => Duty::SignInAgain(Last(10, "the access token is not accepted", "az login")),
-        (Kind::Arm, 403) => Duty::Stop(Last(11, "not allowed", "Reader")),
-        (Kind::Arm, 404) => Duty::Stop(Last(13, "was not found", "")),
-        (Kind::Arm | Kind::Discovery, 429) => Duty::Again("", Last(21, "too many requests", "try again")),
-        (Kind::Arm | Kind::Discovery, _) => {
+        (Kind::Arm | Kind::Graph, 401) => {
+            Duty::SignInAgain(Last(10, "the access token is not accepted", "az login"))
+        }
+        (Kind::Arm | Kind::Graph, 403) => Duty::Stop(Last(11, "not allowed", "Reader")),
+        (Kind::Arm | Kind::Graph, 404) => Duty::Stop(Last(13, "was not found", "")),
+        (Kind::Arm | Kind::Graph | Kind::Discovery, 429) => {
+            Duty::Again("", Last(21, "too many requests", "try again"))
+        }
+        (Kind::Arm | Kind::Graph | Kind::Discovery, _) => {
             Duty::Again("", Last(21, "Azure Resource Manager is not able to answer", "try again"))
         }
         (Kind::Mint | Kind::Connection, 401) => {
@@ -195,6 +205,7 @@ pub(super) fn stage(fault: &Fault) -> Stage {
         | Kind::KeyVault
         | Kind::Token
         | Kind::Arm
+        | Kind::Graph
         | Kind::Discovery => Stage::Start,
         Kind::Release => Stage::Release,
         Kind::Mint | Kind::Connection | Kind::Upgrade | Kind::Unknown => Stage::Connection,
@@ -205,6 +216,7 @@ pub(super) fn stage(fault: &Fault) -> Stage {
 pub(super) const ORDERS: &[&str] = &[
     // Those that take longest come first.
     "hold:on=arm",
+    "hold:on=graph",
     "hold:on=discovery",
     "hold:on=token",
     "hold:on=mint",
@@ -236,6 +248,10 @@ pub(super) const ORDERS: &[&str] = &[
     "status:on=arm,status=404",
     "status:on=arm,status=429,retry_after=0",
     "status:on=arm,status=503,body=html",
+    "status:on=graph,status=401",
+    "status:on=graph,status=403",
+    "status:on=graph,status=429,retry_after=0",
+    "status:on=graph,status=503,body=html",
     "status:on=discovery,status=503,body=html",
     "status:on=token,status=400",
     "status:on=token,status=429",
@@ -245,6 +261,7 @@ pub(super) const ORDERS: &[&str] = &[
     "half:on=connection",
     "half:on=release",
     "half:on=arm",
+    "half:on=graph",
     "half:on=discovery",
     "half:on=token",
     "reset:on=mint",
@@ -252,6 +269,7 @@ pub(super) const ORDERS: &[&str] = &[
     "reset:on=connection",
     "reset:on=release",
     "reset:on=arm",
+    "reset:on=graph",
     "reset:on=discovery",
     "reset:on=token",
     "missing_field:on=mint,field=authToken",
@@ -259,6 +277,7 @@ pub(super) const ORDERS: &[&str] = &[
     "missing_field:on=mint,field=websocketToken",
     "missing_field:on=token,field=access_token",
     "missing_field:on=arm,field=id",
+    "missing_field:on=graph,field=data",
     "missing_field:on=discovery,field=authentication",
     "expired_tokens",
     "handshake:flaw=no_headers",
