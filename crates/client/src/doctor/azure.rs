@@ -102,15 +102,9 @@ impl Examination<'_, '_> {
     async fn machine(&mut self) -> Option<VirtualMachine> {
         let id = match &self.patient.target {
             Target::Resource(id) if is_machine(id) => id,
-            Target::Resource(id) => {
-                self.report.add(Finding::skipped(Link::Vm, format!("'{}' is not a VM", id.display_name())));
-                return None;
-            }
+            Target::Resource(id) => return self.no_machine(format!("'{}' is not a VM", id.display_name())),
             Target::Address(address) => {
-                let why =
-                    format!("{address} does not say which VM it belongs to: name the VM to have it examined");
-                self.report.add(Finding::skipped(Link::Vm, why));
-                return None;
+                return self.no_machine(format!("{address} does not say which VM it belongs to"));
             }
         };
         let started = Instant::now();
@@ -124,6 +118,13 @@ impl Examination<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The target stays a stranger, and all that hangs on it.
+    fn no_machine(&mut self, why: String) -> Option<VirtualMachine> {
+        self.report.add(Finding::skipped(Link::Vm, format!("not tried: {why}")));
+        self.report.unknown = Some(why);
+        None
     }
 
     async fn interface(&mut self, machine: Option<&VirtualMachine>) -> Option<NetworkInterface> {
