@@ -134,6 +134,14 @@ fn is_plain(text: &str) -> bool {
     !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
+/// A name from outside as a message can show it: nothing in it that a terminal would obey, and no longer than a line.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(SHOWN_LIMIT).collect()
+}
+
+/// Azure's names have at most 80 characters where they are not ids (naming rules of Microsoft.Network).
+const SHOWN_LIMIT: usize = 100;
+
 /// Code and full message of an error body.
 fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
     let Ok(json) = serde_json::from_slice::<Value>(body) else { return (None, None) };

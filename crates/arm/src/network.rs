@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::answer::shown;
 use crate::client::Question;
 use crate::{Arm, Error};
 
@@ -94,7 +95,7 @@ impl Arm {
         let resource: Resource<NetworkProperties> = self.read(id, "virtual network", API_VERSION).await?;
         let peerings = resource.properties.virtual_network_peerings.into_iter();
         let peerings = peerings.filter_map(|peering| {
-            let state = peering.properties.peering_state.unwrap_or_default();
+            let state = shown(&peering.properties.peering_state.unwrap_or_default());
             Some(Peering { remote: peering.properties.remote_virtual_network.parse()?, state })
         });
         Ok(VirtualNetwork { id: id.clone(), peerings: peerings.collect() })

@@ -8,6 +8,7 @@ use bastide_core::ResourceId;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
+use crate::answer::shown;
 use crate::client::Question;
 use crate::{Arm, Error};
 
@@ -301,7 +302,7 @@ impl RuleResource {
         };
         let ids = |groups: Vec<Named>| groups.into_iter().map(|group| group.id).collect();
         Rule {
-            name,
+            name: shown(&name),
             priority: properties.priority,
             direction: match properties.direction.eq_ignore_ascii_case("outbound") {
                 true => Direction::Outbound,
@@ -324,6 +325,12 @@ impl RuleResource {
             destination_ports: words(properties.destination_port_range, properties.destination_port_ranges),
         }
     }
+}
+
+/// What a description says, without the question around it.
+#[cfg(fuzzing)]
+pub(crate) fn read(id: &ResourceId, body: &[u8]) -> Option<SecurityGroup> {
+    serde_json::from_slice::<Group>(body).ok().map(|group| group.read(id))
 }
 
 #[cfg(test)]
@@ -364,7 +371,7 @@ mod tests {
                 let words: Vec<&str> = rule.split(' ').collect();
                 let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
                 let asg = |text: &str| {
-                    (text == "ASG").then(|| vec![json!({"id": ASG.to_uppercase()})]).unwrap_or_default()
+                    if text == "ASG" { vec![json!({"id": ASG.to_uppercase()})] } else { Vec::new() }
                 };
                 let prefixes = |text: &str| if text == "ASG" { Vec::new() } else { list(text) };
                 json!({"name": format!("r{}", words[0]), "properties": {

@@ -4,6 +4,7 @@ use bastide_core::ResourceId;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::answer::shown;
 use crate::client::Question;
 use crate::{Arm, Error};
 
@@ -41,6 +42,27 @@ pub struct SessionEnd {
     pub message: Option<String>,
 }
 
+impl Session {
+    /// Ids have to stay whole; everything else is a name.
+    fn fit_for_a_terminal(mut self) -> Self {
+        self.id.retain(|letter| !letter.is_control());
+        if let Some(id) = &mut self.target_resource_id {
+            id.retain(|letter| !letter.is_control());
+        }
+        let names = [
+            &mut self.protocol,
+            &mut self.target_host_name,
+            &mut self.target_ip_address,
+            &mut self.user_name,
+            &mut self.start_time,
+        ];
+        for name in names.into_iter().flatten() {
+            *name = shown(name);
+        }
+        self
+    }
+}
+
 impl Arm {
     /// The sessions of a Bastion host.
     ///
@@ -50,7 +72,9 @@ impl Arm {
     /// [`Error::Unfinished`]; those of an exchange with ARM.
     pub async fn sessions(&self, host: &ResourceId) -> Result<Vec<Session>, Error> {
         let what = format!("the sessions of Bastion host '{}'", host.name());
-        self.list_by_action(host, "getActiveSessions", &what, &Bytes::new()).await
+        let sessions =
+            self.list_by_action::<Session>(host, "getActiveSessions", &what, &Bytes::new()).await?;
+        Ok(sessions.into_iter().map(Session::fit_for_a_terminal).collect())
     }
 
     /// Ends sessions of a Bastion host; what came of each.
@@ -68,7 +92,14 @@ impl Arm {
         let what = format!("the end of sessions of Bastion host '{}'", host.name());
         // A list of texts: serialising it can't fail, and an empty body would be refused.
         let body = serde_json::to_vec(&SessionIds { session_ids: ids }).unwrap_or_default();
-        self.list_by_action(host, "disconnectActiveSessions", &what, &body.into()).await
+        let ends =
+            self.list_by_action::<SessionEnd>(host, "disconnectActiveSessions", &what, &body.into()).await?;
+        let clean = |end: SessionEnd| SessionEnd {
+            id: end.id,
+            state: shown(&end.state),
+            message: end.message.map(|message| shown(&message)),
+        };
+        Ok(ends.into_iter().map(clean).collect())
     }
 
     async fn list_by_action<T: serde::de::DeserializeOwned>(
@@ -163,6 +194,16 @@ mod tests {
             |error| matches!(error, Error::Unfinished { .. }),
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn names_move_no_cursor() {
+        let body = r#"{"value":[{"sessionId":"o\u001bne","userName":"\u001b[2Jada","protocol":"S\nSH"}]}"#;
+        let script = Script::start(vec![Reply::json(200, body)]).await;
+        let sessions = script.arm().sessions(&HOST.parse().unwrap()).await.unwrap();
+        let session = &sessions[0];
+        assert_eq!((session.id.as_str(), session.user_name.as_deref()), ("one", Some("[2Jada")));
+        assert_eq!(session.protocol.as_deref(), Some("SSH"));
     }
 
     #[tokio::test]

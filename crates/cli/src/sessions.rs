@@ -84,7 +84,7 @@ async fn list(
     Ok(Exit::Done)
 }
 
-/// A column of a session, as a terminal can show it: names come from the service.
+/// The columns of a session.
 fn row(session: &Session) -> [String; 5] {
     let target = [&session.target_host_name, &session.target_ip_address, &session.target_resource_id];
     let target = target.into_iter().flatten().find(|text| !text.is_empty()).cloned();
@@ -95,7 +95,7 @@ fn row(session: &Session) -> [String; 5] {
         session.user_name.clone(),
         session.start_time.clone(),
     ];
-    columns.map(|column| column.unwrap_or_default().chars().filter(|letter| !letter.is_control()).collect())
+    columns.map(Option::unwrap_or_default)
 }
 
 fn when(left: &LeftBehind) -> String {

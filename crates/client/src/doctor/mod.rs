@@ -43,11 +43,11 @@ impl Client {
         stop: CancellationToken,
     ) -> Diagnosis {
         let mut report = Report::new(tell);
-        let looking = async {
+        let looking = Box::pin(async {
             let host = azure::examine(self, patient, &mut report).await?;
             way::examine(self, &host, &mut report).await;
             Some(host)
-        };
+        });
         if let Some(Some(host)) = stop.run_until_cancelled(looking).await {
             session::examine(self, &host, patient, &stop, &mut report).await;
         }
