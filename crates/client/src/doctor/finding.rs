@@ -228,8 +228,8 @@ impl Serialize for Finding {
     }
 }
 
-/// One finding for each link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One finding for each link. As JSON: the findings, and the name of the link that is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// In the order of the links.
     pub findings: Vec<Finding>,
@@ -250,6 +250,15 @@ impl Diagnosis {
     }
 }
 
+impl Serialize for Diagnosis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Diagnosis", 2)?;
+        fields.serialize_field("broken", &self.broken().map(|finding| finding.link.name()))?;
+        fields.serialize_field("findings", &self.findings)?;
+        fields.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +274,11 @@ mod tests {
         .with_fix("az role");
         finding.hide("ada@example.org");
         let json = serde_json::to_string(&finding).unwrap();
+        let diagnosis = Diagnosis { findings: vec![finding] };
+        assert_eq!(
+            serde_json::to_string(&diagnosis).unwrap(),
+            format!(r#"{{"broken":"nic","findings":[{json}]}}"#)
+        );
         assert_eq!(
             json,
             r#"{"link":"nic","status":"failed","milliseconds":12.3,"message":"(you) may not read it","causes":[],"hint":"az role"}"#
