@@ -28,6 +28,6 @@ pub use answer::{Answer, MissingRight};
 pub use bastion::BastionName;
 pub use client::Arm;
 pub use error::Error;
-pub use graph::{ListedHost, ListedMachine, Located, Search, Topology, Unlocated, Wanted};
+pub use graph::{ListedHost, ListedMachine, Located, Search, Topology, Unlocated, Wanted, spelt};
 pub use subscription::{Subscription, SubscriptionChoice, SubscriptionOrigin, SubscriptionSources};
 pub use virtual_machine::{OperatingSystem, PowerState, VirtualMachine};

@@ -11,6 +11,7 @@ mod configuration;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
+mod list;
 mod login;
 mod manual;
 mod openssh;
@@ -23,6 +24,7 @@ mod signals;
 mod speaker;
 mod ssh;
 mod sys;
+mod table;
 mod tunnel;
 
 use arguments::{Command, Global, Words};
@@ -56,6 +58,7 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
     match command {
         Command::Tunnel(tunnel) => tunnel::run(global, tunnel, reporter),
         Command::Ssh(ssh) => ssh::run(global, ssh, reporter),
+        Command::List(list) => list::run(global, &list, reporter),
         Command::Login(login) => login::run(global, &login, reporter),
         Command::Logout => account::log_out(global, reporter),
         Command::Account => account::run(global, reporter),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules,
-    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive,
-    TunnelOptions,
+    Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules, Relay,
+    RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
+    TunnelOptions, Wanted, Words,
 };
 
 use tokio::time::Instant;
@@ -45,6 +45,11 @@ pub(crate) fn store(global: &Global, environment: &Environment) -> Store {
     if global.no_cache { Store::in_memory() } else { Store::of_user(environment) }
 }
 
+/// Where the places of VMs are kept.
+fn places(global: &Global) -> Option<PathBuf> {
+    if global.no_cache { None } else { sys::places_folder() }
+}
+
 async fn open(
     global: &Global,
     environment: Environment,
@@ -71,6 +76,7 @@ async fn open(
         asker: Some(Arc::new(Terminal::new(reporter))),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
+        cache: places(global),
     };
     Ok(Client::new(settings).await?)
 }
@@ -107,6 +113,26 @@ pub(crate) struct Found {
     pub(crate) host: Host,
     /// The VM.
     pub(crate) target: Target,
+    words: Words,
+    source: Source,
+}
+
+impl Found {
+    /// The same place by its ids, for another process, which then has nothing to look for.
+    pub(crate) fn place(&self, place: &Place) -> Place {
+        let (id, address) = match &self.target {
+            Target::Resource(id) => (Some(id.to_string()), None),
+            Target::Address(address) => (None, Some(address.to_string())),
+        };
+        Place {
+            target: None,
+            name: Some(self.host.description().id.to_string()),
+            resource_group: None,
+            target_resource_id: id,
+            target_ip_address: address,
+            ..place.clone()
+        }
+    }
 }
 
 /// Signs in and finds the Bastion host and the VM that the flags name. What is wrong with the words is told before
@@ -117,14 +143,49 @@ pub(crate) async fn find(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Found, Failure> {
-    let (bastion, target) = (bastion(place)?, target(global, place)?);
+    let words = words(global, place)?;
     let looking = async {
         let client = client(global, place, behaviour, reporter).await?;
-        let host = client.bastion_host(&bastion, &target).await?;
-        Ok(Found { client, host, target })
+        let bastide::Found { host, target, source } = client.find(&words).await?;
+        Ok(Found { client, host, target, words, source })
     };
-    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
+    reporter.while_waiting("Signing in and looking for the VM …", looking).await
 }
+
+/// A relay to a port of what was found; what the user should know of it is said. An earlier run may have found what leads
+/// nowhere by now, which the first token shows: then it is looked for again, once.
+pub(crate) async fn relay(
+    found: &mut Found,
+    resource_port: u16,
+    options: RelayOptions,
+    reporter: &Reporter,
+) -> Result<(Plan, Relay), Failure> {
+    let open = |found: &Found| {
+        let plan = plan(found, resource_port, reporter)?;
+        let relay = found.client.relay(&found.host, plan.clone(), options.clone(), reporter.observer())?;
+        Ok((plan, relay))
+    };
+    let (plan, relay) = open(found)?;
+    if std::mem::replace(&mut found.source, Source::Fresh) == Source::Fresh {
+        return Ok((plan, relay));
+    }
+    let Err(error) = reporter.while_waiting(WAITING, relay.prepare(PROOF_KEPT)).await else {
+        return Ok((plan, relay));
+    };
+    tracing::debug!(%error, "what an earlier run has found does not work");
+    let anew = found.client.find_anew(&found.words).await?;
+    if anew.host.description().id == found.host.description().id && anew.target == found.target {
+        return Err(error.into());
+    }
+    (found.host, found.target) = (anew.host, anew.target);
+    open(found)
+}
+
+/// Said while the first token is being minted.
+pub(crate) const WAITING: &str = "Waiting for the Bastion host …";
+
+/// A lease minted to prove that a connection works waits so long for it (cli.md, "Output").
+pub(crate) const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// How `found` opens a port of the VM; what the user should know of it is said.
 pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Result<Plan, Failure> {
@@ -135,24 +196,21 @@ pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Re
     Ok(plan)
 }
 
-fn bastion(place: &Place) -> Result<Bastion, Failure> {
-    Ok(Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?)
-}
-
-fn target(global: &Global, place: &Place) -> Result<Target, Failure> {
+/// What the flags, and the names of the configuration, say of a VM and its Bastion host.
+pub(crate) fn words(global: &Global, place: &Place) -> Result<Words, Failure> {
     let named = place.target.as_deref().map(|target| global.configuration.flags.stands_for(target));
-    match (named, &place.target_resource_id, &place.target_ip_address) {
-        (_, Some(id), _) => Ok(Target::Resource(ResourceId::parse(id)?)),
-        (_, _, Some(address)) => Ok(Target::address(address)?),
-        (Some(target), None, None) if target.starts_with('/') => {
-            Ok(Target::Resource(ResourceId::parse(target)?))
+    let target = match (named, &place.target_resource_id, &place.target_ip_address) {
+        (_, Some(id), _) => Wanted::Target(Target::Resource(ResourceId::parse(id)?)),
+        (_, _, Some(address)) => Wanted::Target(Target::address(address)?),
+        (Some(target), None, None) => Wanted::parse(target)?,
+        (None, None, None) => {
+            return Err(Failure::usage(
+                "no VM is named",
+                "name it, or give --target-resource-id ID or --target-ip-address IP; `bastide list vms` shows names",
+            ));
         }
-        (Some(target), None, None) => Ok(Target::address(target)?),
-        (None, None, None) => Err(Failure::usage(
-            "no VM is named",
-            "name it with --target-resource-id ID or --target-ip-address IP",
-        )),
-    }
+    };
+    Ok(Words::new(target, place.name.as_deref(), place.resource_group.as_deref()))
 }
 
 /// Who says the first word over a connection.

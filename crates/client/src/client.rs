@@ -1,6 +1,8 @@
 //! From words to a relay: which cloud, who signs in, which Bastion host, what it allows. It leaves out listening
 //! (`tunnel`) and the connections themselves (`bastide-relay`).
 
+mod find;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,13 +12,16 @@ use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, Sign
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
-use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Ledger, Observer, Relay, Witness};
 
 use crate::ledger::LedgerFolder;
+use crate::places::{Kept, Places};
 use crate::power::Power;
 use crate::{Error, NetworkOptions, RelayOptions};
+
+pub use find::{Found, Source, Words};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +55,9 @@ pub struct Settings {
     /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
     /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
     pub ledger: Option<PathBuf>,
+    /// The folder in which answers of Resource Graph stand written for the next process. Processes share it. Default:
+    /// none, and each looks for itself.
+    pub cache: Option<PathBuf>,
 }
 
 /// Who asks Azure, and by which right.
@@ -120,6 +128,8 @@ impl Bastion {
 pub struct Host {
     description: BastionHost,
     token: TokenRequest,
+    /// Where it stands written that this host leads to the target.
+    kept: Option<Kept>,
 }
 
 impl Host {
@@ -145,6 +155,7 @@ pub struct Client {
     subscription: Option<String>,
     setup: Setup,
     ledger: Option<Arc<dyn Ledger>>,
+    places: Option<Arc<Places>>,
 }
 
 impl Client {
@@ -171,6 +182,7 @@ impl Client {
             plugins,
             asker,
             ledger,
+            cache,
         } = settings;
         let network = Network::new(network)?;
         let cloud = match cloud {
@@ -194,7 +206,8 @@ impl Client {
         let provider = credential.open(&setup)?;
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
-        Ok(Self { network, provider, arm, subscription, setup, ledger })
+        let places = cache.map(|folder| Arc::new(Places::new(folder)));
+        Ok(Self { network, provider, arm, subscription, setup, ledger, places })
     }
 
     /// Signs a user in with a device code and keeps the sign-in in the store. Waits until the user is done.
@@ -233,19 +246,11 @@ impl Client {
         let words = BastionName {
             name: bastion.name.clone(),
             group: bastion.group.clone(),
-            subscriptions: SubscriptionSources {
-                flag: self.subscription.clone(),
-                target: match target {
-                    Target::Resource(id) => Some(id.clone()),
-                    Target::Address(_) => None,
-                },
-                environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
-                azure_cli: self.azure_cli_subscription(),
-            },
+            subscriptions: self.subscriptions(Some(target)),
         };
         let description = self.arm.find_bastion(&words).await?;
         let token = self.arm.token_request(description.id.subscription());
-        Ok(Host { description, token })
+        Ok(Host { description, token, kept: None })
     }
 
     /// A relay for connections by `plan` over `host`. Opens nothing yet, but begins to give back what the ledger holds
@@ -262,9 +267,10 @@ impl Client {
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
         let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
-        let power =
-            |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
-        let witness = plan.machine().map(power);
+        let machine = plan.machine().cloned();
+        let witness = (machine.is_some() || host.kept.is_some()).then(|| -> Arc<dyn Witness> {
+            Arc::new(Power::new(Arc::clone(&self.arm), machine, host.kept.clone()))
+        });
         Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
     }
 

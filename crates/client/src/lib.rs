@@ -1,8 +1,8 @@
 //! A native client for Azure Bastion: from words ("this VM, port 5432") to a running tunnel. It prints nothing,
 //! reads no arguments and never exits; those are the business of whoever calls it.
 //!
-//! The paved path is [`Client::new`] from [`Settings`], [`Client::bastion_host`] for the Bastion host, [`Host::plan`]
-//! for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
+//! The paved path is [`Client::new`] from [`Settings`], [`Client::find`] for the VM and the Bastion host that [`Words`]
+//! mean, [`Host::plan`] for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
 //! that is there already.
 
 mod client;
@@ -11,6 +11,7 @@ mod error;
 mod ledger;
 mod local_socket;
 mod peer;
+mod places;
 mod power;
 mod sys;
 mod tunnel;
@@ -23,6 +24,7 @@ pub mod plugin {
     };
 }
 
+pub use bastide_arm::{ListedHost, ListedMachine, PowerState, Topology, Wanted};
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
 pub use bastide_auth::{
@@ -37,8 +39,9 @@ pub use bastide_relay::{
     Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Observer,
     Options as RelayOptions, Relay,
 };
-pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
+pub use client::{Bastion, Caller, Client, CloudChoice, Found, Host, Settings, Source, Words};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
 pub use error::Error;
 pub use peer::PeerPolicy;
+pub use places::KnownNames;
 pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

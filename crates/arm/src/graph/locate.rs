@@ -300,7 +300,9 @@ pub(super) fn near(name: &str, topology: &Topology) -> Vec<String> {
         let lower = known.to_lowercase();
         let distance = strsim::damerau_levenshtein(&name, &lower);
         let is_part = name.len() >= SHORTEST_PART && lower.contains(&name);
-        if (distance <= (name.len() / 3).clamp(1, NEAR) || is_part) && !near.iter().any(|(_, one)| *one == known) {
+        if (distance <= (name.len() / 3).clamp(1, NEAR) || is_part)
+            && !near.iter().any(|(_, one)| *one == known)
+        {
             near.push((distance, known));
         }
     }
@@ -321,8 +323,9 @@ fn keep_if_any<T>(list: &mut Vec<T>, keep: impl Fn(&T) -> bool) {
     }
 }
 
-/// The id with the name as the user has written it: `Host` lines of ssh_config(5) match that.
-fn spelt(id: &ResourceId, name: &str) -> ResourceId {
+/// The id of a VM that is called `name` in any case, with the name as the user has written it: `Host` lines of
+/// ssh_config(5) match that. An id of any other stays as it is.
+pub fn spelt(id: &ResourceId, name: &str) -> ResourceId {
     let text = id.as_str();
     let respelt = match (id.kind(), instance(name)) {
         (TargetKind::ScaleSetInstance, Some((set, _))) => {

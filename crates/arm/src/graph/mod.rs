@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use locate::{Located, Search, Unlocated, Wanted};
+pub use locate::{Located, Search, Unlocated, Wanted, spelt};
 pub use topology::{ListedHost, ListedMachine, Topology};
 
 use bastide_core::Target;

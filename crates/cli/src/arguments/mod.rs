@@ -2,6 +2,7 @@
 //! mean and what is done with them.
 
 mod carry;
+mod list;
 mod place;
 mod ssh;
 
@@ -16,6 +17,7 @@ use crate::configuration::{self, Configuration};
 use crate::exit::Failure;
 
 pub(crate) use carry::{Proxy, Tunnel};
+pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
 pub(crate) use ssh::{AuthType, HostKeyCheck, Ssh, SshCert};
 
@@ -45,6 +47,9 @@ pub(crate) enum Command {
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
+    /// The Bastion hosts and VMs that you can reach
+    #[command(after_help = LIST_EXAMPLES)]
+    List(List),
     /// Sign in to Azure in a browser, on this machine or another, with a code
     #[command(after_help = LOGIN_EXAMPLES)]
     Login(Login),
@@ -92,6 +97,7 @@ pub(crate) enum Command {
 
 const SSH_EXAMPLES: &str = "\
 Examples:
+  bastide ssh web-01
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type ssh-key --username me --ssh-key ~/.ssh/id_ed25519
   bastide ssh -n BASTION -g GROUP --target-ip-address 10.0.0.4 --username me -- -L 8080:localhost:80
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type AAD
@@ -105,9 +111,15 @@ const SSH_CERT_EXAMPLES: &str = "\
 
 const TUNNEL_EXAMPLES: &str = "\
 Examples:
-  bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 --port 5432
+  bastide tunnel db-01 --resource-port 5432 --port 5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  bastide list
+  bastide list vms -o json
+What is listed is completed by the shell from then on: see `bastide completions --help`.";
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -119,7 +131,7 @@ const PROXY_EXAMPLES: &str = "\
 In ~/.ssh/config:
   Host web-01
       HostKeyAlias web-01.bastion
-      ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
+      ProxyCommand bastide proxy %n --resource-port %p";
 
 const PLUGIN_EXAMPLES: &str = "\
 In ~/.config/bastide/config.toml:
@@ -183,7 +195,7 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) exec_command: Option<String>,
-    /// Neither use nor keep sign-ins and tokens of other runs
+    /// Neither use nor keep sign-ins, tokens and places of VMs of other runs
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
     /// The configuration file; config.toml in ~/.config/bastide where left out
@@ -393,6 +405,9 @@ mod tests {
             "bastide plugin list --config f",
             "bastide plugin check /f -o json",
             "bastide ssh /s --auth-type plugin:vault --credential plugin:other",
+            "bastide list",
+            "bastide list vms -o json",
+            "bastide ssh web-01 -g g --subscription s",
             "bastide proxy /s -n a -n b -g g --timeout 1 --timeout 2 -o json -o text",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -410,6 +425,7 @@ mod tests {
             "bastide ssh /s --auth-type fingerprint",
             "bastide ssh /s --auth-type plugin:",
             "bastide plugin",
+            "bastide list hosts",
             "bastide ssh /s --timeout 0",
             "bastide ssh /s -v -q",
             "bastide ssh /s --target 1",
