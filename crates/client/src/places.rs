@@ -57,22 +57,23 @@ impl KnownNames {
     /// Those that are kept in `folder`, which is that of [`crate::Settings::cache`], for whatever cloud and user.
     pub fn read(folder: &Path) -> Self {
         let mut names = Self::default();
+        let mut places = Vec::new();
         for path in entries(folder).unwrap_or_default().into_iter().filter(|path| is_kept(path)) {
-            match (read::<Entry>(&path), read::<Listed>(&path)) {
-                (Ok(entry), _) => {
-                    if let Some(place) = entry.place() {
-                        names.add_host(&place.bastion);
-                        if let Target::Resource(id) = place.target {
-                            names.machines.insert(id.display_name());
-                        }
-                    }
-                }
-                (Err(_), Ok(listed)) => {
-                    names.machines.extend(listed.machines);
-                    names.bastions.extend(listed.bastions);
-                    names.groups.extend(listed.groups);
-                }
-                (Err(_), Err(_)) => {}
+            if let Ok(listed) = read::<Listed>(&path) {
+                names.machines.extend(listed.machines);
+                names.bastions.extend(listed.bastions);
+                names.groups.extend(listed.groups);
+            } else if let Ok(entry) = read::<Entry>(&path) {
+                places.extend(entry.place());
+            }
+        }
+        for place in places {
+            names.add_host(&place.bastion);
+            // Spelt as somebody has typed it.
+            let name = place.target.display_name();
+            let is_known = names.machines.iter().any(|known| known.eq_ignore_ascii_case(&name));
+            if !is_known && matches!(place.target, Target::Resource(_)) {
+                names.machines.insert(name);
             }
         }
         names

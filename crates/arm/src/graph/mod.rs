@@ -36,7 +36,7 @@ impl Arm {
                 (format!("the Bastion host that reaches '{}'", target.display_name()), query::for_machine(id))
             }
             Wanted::Target(Target::Address(address)) => {
-                (format!("the Bastion host that reaches {address}"), query::for_address())
+                (format!("the Bastion host that reaches {address}"), query::for_address(*address))
             }
         };
         let subscription = match &search.subscription {
