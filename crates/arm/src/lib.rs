@@ -32,7 +32,7 @@ pub use answer::{Answer, MissingRight};
 pub use bastion::BastionName;
 pub use client::Arm;
 pub use error::Error;
-pub use graph::{ListedHost, ListedMachine, Located, Search, Topology, Unlocated, Wanted};
+pub use graph::{ListedHost, ListedMachine, Located, Search, Topology, Unlocated, Wanted, spelt};
 pub use network::{NetworkInterface, Subnet, VirtualNetwork};
 pub use permissions::Permissions;
 pub use security_group::{Direction, Flow, Ruling, SecurityGroup};

@@ -20,10 +20,10 @@ pub(crate) fn run(
     setup::block_on(runtime, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
-        let (bastion, target) = setup::words(global, &arguments.place)?;
+        let words = setup::words(global, &arguments.place)?;
         let port = arguments.resource_port;
         let relay = setup::relay_options(&arguments.behaviour, FirstWord::on(port));
-        let patient = Patient { bastion, target, port, relay };
+        let patient = Patient { words, port, relay };
         let settings = setup::settings(global, &arguments.place, &arguments.behaviour, reporter)?;
         // What is found after the user has lost patience is nobody's fault.
         let mut tell = |finding: &Finding| {

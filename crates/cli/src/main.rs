@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 #[cfg(unix)]
 mod hand_over;
+mod list;
 mod login;
 mod manual;
 mod openssh;
@@ -25,6 +26,7 @@ mod signals;
 mod speaker;
 mod ssh;
 mod sys;
+mod table;
 mod tunnel;
 
 use arguments::{Command, Global, Words};
@@ -62,6 +64,7 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
     match command {
         Command::Tunnel(tunnel) => tunnel::run(global, tunnel, reporter),
         Command::Ssh(ssh) => ssh::run(global, ssh, reporter),
+        Command::List(list) => list::run(global, &list, reporter),
         Command::Login(login) => login::run(global, &login, reporter),
         Command::Logout => account::log_out(global, reporter),
         Command::Account => account::run(global, reporter),

@@ -1,10 +1,10 @@
 //! `bastide completions` and `bastide man`: what shells and man(1) want, from the definitions of the command line. It
 //! leaves out those.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use bastide::Environment;
+use bastide::{Environment, KnownNames};
 use clap::{Arg, Command};
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::ArgValueCandidates;
@@ -14,6 +14,7 @@ use clap_mangen::Man;
 use crate::arguments::{self, Man as Arguments, Shell};
 use crate::configuration::{self, Configuration};
 use crate::exit::{Exit, Failure};
+use crate::{report, sys};
 
 /// By which the scripts of [`completions()`] ask for candidates.
 const VARIABLE: &str = "BASTIDE_COMPLETE";
@@ -27,6 +28,8 @@ pub(crate) fn complete() {
 fn with_names() -> Command {
     let named = |arg: Arg| match arg.get_id().as_str() {
         "target" => arg.add(ArgValueCandidates::new(targets)),
+        "name" => arg.add(ArgValueCandidates::new(bastions)),
+        "resource_group" => arg.add(ArgValueCandidates::new(groups)),
         "profile" => arg.add(ArgValueCandidates::new(profiles)),
         _ => arg,
     };
@@ -41,7 +44,7 @@ pub(crate) fn completions(shell: Shell) -> Result<Exit, Failure> {
         shell.write_registration(VARIABLE, "bastide", "bastide", "bastide", &mut script).map(|()| script)
     });
     let script = script.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::Unsupported)));
-    print(&script.map_err(Failure::system("the script cannot be made"))?)
+    report::print(&script.map_err(Failure::system("the script cannot be made"))?)
 }
 
 /// Prints the page of a command, or writes all of them.
@@ -64,7 +67,7 @@ pub(crate) fn man(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let mut text = Vec::new();
     Man::new(page).render(&mut text).map_err(Failure::system("the page cannot be made"))?;
-    print(&text)
+    report::print(&text)
 }
 
 /// `bastide.1`, and one for each command that people may know of.
@@ -85,20 +88,26 @@ fn write_pages(definition: Command, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A pager that is quit early is no failure.
-fn print(bytes: &[u8]) -> Result<Exit, Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::system("standard output cannot be written")(error))
-        }
-        _ => Ok(Exit::Done),
-    }
+/// What may stand for a VM: names of the configuration, and those that Azure has told before.
+fn targets() -> Vec<CompletionCandidate> {
+    let configuration = configuration();
+    let known = known_names().machines;
+    candidates(configuration.flags.hosts().chain(known.iter().map(String::as_str)))
 }
 
-/// What may stand for a VM: names of the configuration.
-fn targets() -> Vec<CompletionCandidate> {
-    candidates(configuration().flags.hosts())
+/// Bastion hosts that Azure has told before.
+fn bastions() -> Vec<CompletionCandidate> {
+    candidates(known_names().bastions.iter().map(String::as_str))
+}
+
+/// Their groups.
+fn groups() -> Vec<CompletionCandidate> {
+    candidates(known_names().groups.iter().map(String::as_str))
+}
+
+/// Nobody is asked: a shell waits for it.
+fn known_names() -> KnownNames {
+    sys::places_folder().map(|folder| KnownNames::read(&folder)).unwrap_or_default()
 }
 
 /// The profiles of the configuration.

@@ -23,10 +23,10 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
     let stop = signals.stop();
     let behaviour = &arguments.behaviour;
     let opening = async {
-        let found = setup::find(global, &arguments.place, behaviour, reporter).await?;
-        let plan = setup::plan(&found, arguments.resource_port, reporter)?;
+        let mut found = setup::find(global, &arguments.place, behaviour, reporter).await?;
         let options = setup::relay_options(behaviour, FirstWord::on(arguments.resource_port));
-        Ok::<_, Failure>(found.client.relay(&found.host, plan, options, reporter.observer())?)
+        let (_, relay) = setup::relay(&mut found, arguments.resource_port, options, reporter).await?;
+        Ok::<_, Failure>(relay)
     };
     let relay = tokio::select! {
         relay = opening => relay?,

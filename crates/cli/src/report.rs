@@ -2,6 +2,7 @@
 //! "Output"). It leaves out what happens.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use crate::arguments::{Color, Global, Output};
 use crate::exit::{Exit, Failure};
 use crate::speaker::{self, LogLine, Speaker, Stream};
+use crate::sys;
 
 /// Says things in the way that the user chose. Clones say them in the same way.
 #[derive(Debug, Clone)]
@@ -220,8 +222,19 @@ impl Reporter {
     }
 }
 
+/// Writes data whose every line counts: it waits for its reader. A pager that is quit early is no failure.
+pub(crate) fn print(bytes: &[u8]) -> Result<Exit, Failure> {
+    let mut stdout = sys::stdout_lines();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::system("standard output cannot be written")(error))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
 /// An event as a line of JSON.
-fn object(name: &str, fields: Value) -> String {
+pub(crate) fn object(name: &str, fields: Value) -> String {
     let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now()))]);
     if let Value::Object(fields) = fields {
         event.extend(fields);

@@ -2,15 +2,16 @@
 //! either. It leaves out how both are found.
 
 use bastide::{Client, Error, LeftBehind, Session};
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::arguments::{self, Global, SessionsTask};
+use crate::arguments::{self, Global, Output, SessionsTask};
 use crate::exit::{Exit, Failure};
-use crate::report::Reporter;
-use crate::setup;
+use crate::report::{self, Reporter};
 use crate::signals::Signals;
+use crate::table::table;
+use crate::{setup, sys};
 
 /// Lists sessions, or ends some.
 pub(crate) fn run(
@@ -24,7 +25,7 @@ pub(crate) fn run(
         let stop = signals.stop();
         let task = async {
             match &arguments.task {
-                None | Some(SessionsTask::List) => list(global, arguments, reporter).await,
+                None | Some(SessionsTask::List { .. }) => list(global, arguments, reporter).await,
                 Some(SessionsTask::Close { ids }) => close(global, arguments, ids, reporter).await,
             }
         };
@@ -40,37 +41,24 @@ async fn list(
     arguments: &arguments::Sessions,
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
-    let (client, host) = setup::host(global, arguments, reporter).await?;
-    let sessions = client.sessions(&host).await?;
-    let mut rows = vec![["ID", "PROTOCOL", "TARGET", "USER", "SINCE"].map(str::to_owned)];
-    for session in &sessions.list {
-        reporter.event(
-            "session",
-            json!({
-                "id": session.id, "protocol": session.protocol, "target": session.target_resource_id,
-                "address": session.target_ip_address, "user": session.user_name, "since": session.start_time,
-                "left_behind": false,
-            }),
-        );
-        rows.push(row(session));
-    }
-    for left in client.left_behind() {
-        let since = when(&left);
-        reporter
-            .event("session", json!({"id": left.id, "host": left.host, "since": since, "left_behind": true}));
-        rows.push([
-            left.id,
-            String::new(),
-            format!("{} (left behind by a crash)", left.host),
-            String::new(),
-            since,
-        ]);
-    }
-    if rows.len() > 1 {
-        table(&rows, reporter);
-    } else {
+    let (client, host) = setup::host(global, &arguments.place(), reporter).await?;
+    let asking = client.sessions(&host);
+    let sessions = reporter.while_waiting("Waiting for the list of sessions …", asking).await?;
+    let left = client.left_behind();
+    let text = match global.output {
+        Output::Json => {
+            let lines = sessions.list.iter().map(session_json).chain(left.iter().map(left_json));
+            lines.map(|fields| report::object("session", fields) + "\n").collect()
+        }
+        Output::Text => {
+            let rows = sessions.list.iter().map(session_row).chain(left.iter().map(left_row));
+            table(["ID", "PROTOCOL", "SINCE", "TARGET", "USER"], rows, sys::stdout_columns())
+        }
+    };
+    if text.is_empty() {
         reporter.say("No sessions are open");
     }
+    report::print(text.as_bytes())?;
     if let Some(crowding) = sessions.crowding() {
         reporter.event(
             "crowding",
@@ -84,33 +72,39 @@ async fn list(
     Ok(Exit::Done)
 }
 
-/// The columns of a session.
-fn row(session: &Session) -> [String; 5] {
+fn session_json(session: &Session) -> Value {
+    json!({
+        "id": session.id, "protocol": session.protocol, "target": session.target_resource_id,
+        "address": session.target_ip_address, "user": session.user_name, "since": session.start_time,
+        "left_behind": false,
+    })
+}
+
+fn left_json(left: &LeftBehind) -> Value {
+    json!({"id": left.id, "host": left.host, "since": when(left), "left_behind": true})
+}
+
+fn session_row(session: &Session) -> Vec<String> {
     let target = [&session.target_host_name, &session.target_ip_address, &session.target_resource_id];
-    let target = target.into_iter().flatten().find(|text| !text.is_empty()).cloned();
+    let target = target.into_iter().flatten().find(|text| !text.is_empty());
     let columns = [
-        Some(session.id.clone()),
-        session.protocol.clone(),
+        Some(&session.id),
+        session.protocol.as_ref(),
+        session.start_time.as_ref(),
         target,
-        session.user_name.clone(),
-        session.start_time.clone(),
+        session.user_name.as_ref(),
     ];
-    columns.map(Option::unwrap_or_default)
+    columns.into_iter().map(|column| column.cloned().unwrap_or_default()).collect()
+}
+
+fn left_row(left: &LeftBehind) -> Vec<String> {
+    let target = format!("{} (left behind by a crash)", left.host);
+    vec![left.id.clone(), String::new(), when(left), target, String::new()]
 }
 
 fn when(left: &LeftBehind) -> String {
     let whole_seconds = OffsetDateTime::from(left.minted).replace_nanosecond(0);
     whole_seconds.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
-}
-
-fn table(rows: &[[String; 5]], reporter: &Reporter) {
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
-    let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or_default()).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}"));
-        reporter.data(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }
 
 async fn close(
@@ -127,7 +121,7 @@ async fn close(
     if others.is_empty() {
         return Ok(Exit::Done);
     }
-    let (client, host) = setup::host(global, arguments, reporter).await?;
+    let (client, host) = setup::host(global, &arguments.place(), reporter).await?;
     let ends = client.end_sessions(&host, &others).await?;
     let mut failed = None;
     for id in &others {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bastide::{
     Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules,
-    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target, TcpKeepalive,
-    TunnelOptions,
+    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
+    TunnelOptions, Wanted, Words,
 };
 
 use tokio::time::Instant;
@@ -47,22 +47,35 @@ pub(crate) async fn signing_in(global: &Global, reporter: &Reporter) -> Result<C
     Ok(Client::new(settings).await?)
 }
 
-/// A client, and the Bastion host that the flags name, where no VM is in view.
+/// A client, and the Bastion host that the flags name, or that reaches the VM that they name.
 pub(crate) async fn host(
     global: &Global,
-    place: &arguments::Sessions,
+    place: &Place,
     reporter: &Reporter,
 ) -> Result<(Client, Host), Failure> {
-    let bastion = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?;
+    let named = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref());
+    let names_a_vm = place.target.is_some() || place.target_resource_id.is_some();
+    let words = names_a_vm.then(|| words(global, place)).transpose()?;
     let settings = of_environment(global, arguments::Keepalive::Ping, place.subscription.clone(), reporter)?;
-    let client = Client::new(settings).await?;
-    let host = client.named_host(&bastion).await?;
-    Ok((client, host))
+    let looking = async {
+        let client = Client::new(settings).await?;
+        let host = match (named, words) {
+            (Err(_), Some(words)) => client.find(&words).await?.host,
+            (named, _) => client.named_host(&named?).await?,
+        };
+        Ok((client, host))
+    };
+    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
 /// Where sign-ins are kept.
 pub(crate) fn store(global: &Global, environment: &Environment) -> Store {
     if global.no_cache { Store::in_memory() } else { Store::of_user(environment) }
+}
+
+/// Where the places of VMs are kept.
+fn places(global: &Global) -> Option<PathBuf> {
+    if global.no_cache { None } else { sys::places_folder() }
 }
 
 fn of_environment(
@@ -92,6 +105,7 @@ fn of_environment(
         asker: Some(Arc::new(Terminal::new(reporter))),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
+        cache: places(global),
     })
 }
 
@@ -127,6 +141,26 @@ pub(crate) struct Found {
     pub(crate) host: Host,
     /// The VM.
     pub(crate) target: Target,
+    words: Words,
+    source: Source,
+}
+
+impl Found {
+    /// The same place by its ids, for another process, which then has nothing to look for.
+    pub(crate) fn place(&self, place: &Place) -> Place {
+        let (id, address) = match &self.target {
+            Target::Resource(id) => (Some(id.to_string()), None),
+            Target::Address(address) => (None, Some(address.to_string())),
+        };
+        Place {
+            target: None,
+            name: Some(self.host.description().id.to_string()),
+            resource_group: None,
+            target_resource_id: id,
+            target_ip_address: address,
+            ..place.clone()
+        }
+    }
 }
 
 /// Signs in and finds the Bastion host and the VM that the flags name. What is wrong with the words is told before
@@ -137,14 +171,49 @@ pub(crate) async fn find(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Found, Failure> {
-    let (bastion, target) = words(global, place)?;
+    let words = words(global, place)?;
     let looking = async {
         let client = client(global, place, behaviour, reporter).await?;
-        let host = client.bastion_host(&bastion, &target).await?;
-        Ok(Found { client, host, target })
+        let bastide::Found { host, target, source } = client.find(&words).await?;
+        Ok(Found { client, host, target, words, source })
     };
-    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
+    reporter.while_waiting("Signing in and looking for the VM …", looking).await
 }
+
+/// A relay to a port of what was found; what the user should know of it is said. An earlier run may have found what leads
+/// nowhere by now, which the first token shows: then it is looked for again, once.
+pub(crate) async fn relay(
+    found: &mut Found,
+    resource_port: u16,
+    options: RelayOptions,
+    reporter: &Reporter,
+) -> Result<(Plan, Relay), Failure> {
+    let open = |found: &Found| {
+        let plan = plan(found, resource_port, reporter)?;
+        let relay = found.client.relay(&found.host, plan.clone(), options.clone(), reporter.observer())?;
+        Ok((plan, relay))
+    };
+    let (plan, relay) = open(found)?;
+    if std::mem::replace(&mut found.source, Source::Fresh) == Source::Fresh {
+        return Ok((plan, relay));
+    }
+    let Err(error) = reporter.while_waiting(WAITING, relay.prepare(PROOF_KEPT)).await else {
+        return Ok((plan, relay));
+    };
+    tracing::debug!(%error, "what an earlier run has found does not work");
+    let anew = found.client.find_anew(&found.words).await?;
+    if anew.host.description().id == found.host.description().id && anew.target == found.target {
+        return Err(error.into());
+    }
+    (found.host, found.target) = (anew.host, anew.target);
+    open(found)
+}
+
+/// Said while the first token is being minted.
+pub(crate) const WAITING: &str = "Waiting for the Bastion host …";
+
+/// A lease minted to prove that a connection works waits so long for it (cli.md, "Output").
+pub(crate) const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// How `found` opens a port of the VM; what the user should know of it is said.
 pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Result<Plan, Failure> {
@@ -155,26 +224,21 @@ pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Re
     Ok(plan)
 }
 
-/// The Bastion host and the VM, as far as the flags name them.
-pub(crate) fn words(global: &Global, place: &Place) -> Result<(Bastion, Target), Failure> {
-    let bastion = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref())?;
-    Ok((bastion, target(global, place)?))
-}
-
-fn target(global: &Global, place: &Place) -> Result<Target, Failure> {
+/// What the flags, and the names of the configuration, say of a VM and its Bastion host.
+pub(crate) fn words(global: &Global, place: &Place) -> Result<Words, Failure> {
     let named = place.target.as_deref().map(|target| global.configuration.flags.stands_for(target));
-    match (named, &place.target_resource_id, &place.target_ip_address) {
-        (_, Some(id), _) => Ok(Target::Resource(ResourceId::parse(id)?)),
-        (_, _, Some(address)) => Ok(Target::address(address)?),
-        (Some(target), None, None) if target.starts_with('/') => {
-            Ok(Target::Resource(ResourceId::parse(target)?))
+    let target = match (named, &place.target_resource_id, &place.target_ip_address) {
+        (_, Some(id), _) => Wanted::Target(Target::Resource(ResourceId::parse(id)?)),
+        (_, _, Some(address)) => Wanted::Target(Target::address(address)?),
+        (Some(target), None, None) => Wanted::parse(target)?,
+        (None, None, None) => {
+            return Err(Failure::usage(
+                "no VM is named",
+                "name it, or give --target-resource-id ID or --target-ip-address IP; `bastide list vms` shows names",
+            ));
         }
-        (Some(target), None, None) => Ok(Target::address(target)?),
-        (None, None, None) => Err(Failure::usage(
-            "no VM is named",
-            "name it with --target-resource-id ID or --target-ip-address IP",
-        )),
-    }
+    };
+    Ok(Words::new(target, place.name.as_deref(), place.resource_group.as_deref()))
 }
 
 /// Who says the first word over a connection.

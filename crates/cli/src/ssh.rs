@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{self, Global};
+use crate::arguments::{self, Global, Place};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Way};
 use crate::report::Reporter;
@@ -42,20 +42,20 @@ async fn session(
 ) -> Result<Exit, Failure> {
     let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
     let opening = async {
-        let found = setup::find(global, &ssh.place, &ssh.behaviour, reporter).await?;
-        let plan = setup::plan(&found, ssh.sign_in.resource_port, reporter)?;
+        let mut found = setup::find(global, &ssh.place, &ssh.behaviour, reporter).await?;
         let options = setup::relay_options(&ssh.behaviour, FirstWord::Vm);
-        let relay = found.client.relay(&found.host, plan.clone(), options, reporter.observer())?;
+        let (plan, relay) = setup::relay(&mut found, ssh.sign_in.resource_port, options, reporter).await?;
         let sign_in = SignIn::prepare(ssh, password, &found, &plan, reporter).await?;
-        Ok::<_, Failure>((plan, relay, sign_in))
+        Ok::<_, Failure>((plan, relay, sign_in, found.place(&ssh.place)))
     };
-    let (plan, relay, sign_in) = tokio::select! {
+    let (plan, relay, sign_in, place) = tokio::select! {
         opened = opening => opened?,
         () = signals.stop().cancelled_owned() => {
             return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
         }
     };
-    let session = Session { global, reporter, ssh, program, plan, known_hosts: known_hosts()?, sign_in };
+    let session =
+        Session { global, reporter, ssh, program, place, plan, known_hosts: known_hosts()?, sign_in };
     let running = async {
         match session.outlives_us().await {
             true => session.run_apart(&signals).await,
@@ -73,6 +73,8 @@ struct Session<'a> {
     reporter: &'a Reporter,
     ssh: &'a arguments::Ssh,
     program: &'a Path,
+    /// What was found, by its ids.
+    place: Place,
     plan: Plan,
     known_hosts: PathBuf,
     sign_in: SignIn,
@@ -127,7 +129,7 @@ impl Session<'_> {
         let mut command = vec![own_program()?];
         command.extend(setup::proxy_arguments(
             self.global,
-            &self.ssh.place,
+            &self.place,
             &self.ssh.behaviour,
             self.ssh.sign_in.resource_port,
         ));

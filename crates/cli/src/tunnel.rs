@@ -2,7 +2,6 @@
 //! carrying.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bastide::{Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
 use serde_json::json;
@@ -13,9 +12,6 @@ use crate::report::Reporter;
 use crate::setup::{self, FirstWord};
 use crate::signals::Signals;
 use crate::sys;
-
-/// A lease minted to prove that the tunnel works waits so long for the first connection (cli.md, "Output").
-const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// Opens the tunnel and serves until a signal or a time limit.
 pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
@@ -97,14 +93,13 @@ async fn open(
     reporter: &Reporter,
     relays: &mut Vec<Relay>,
 ) -> Result<Vec<Forward>, Failure> {
-    let found = setup::find(global, &arguments.place, &arguments.behaviour, reporter).await?;
+    let mut found = setup::find(global, &arguments.place, &arguments.behaviour, reporter).await?;
     let mut forwards = Vec::new();
     for (endpoint, port) in wanted {
-        let plan = setup::plan(&found, *port, reporter)?;
         let prefetch = usize::from(arguments.prefetch);
         let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
         let options = RelayOptions { prefetch, ..options };
-        let relay = found.client.relay(&found.host, plan, options, reporter.observer())?;
+        let (_, relay) = setup::relay(&mut found, *port, options, reporter).await?;
         relays.push(relay.clone());
         let forward = Forward::open(endpoint, relay.clone()).await?;
         reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
@@ -115,7 +110,7 @@ async fn open(
         forwards.push((forward, relay));
     }
     for (forward, relay) in &forwards {
-        reporter.while_waiting("Waiting for the Bastion host …", relay.prepare(PROOF_KEPT)).await?;
+        reporter.while_waiting(setup::WAITING, relay.prepare(setup::PROOF_KEPT)).await?;
         reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
         reporter.say(&format!(
             "Tunnel is ready, connect on {}",

@@ -1,6 +1,8 @@
 //! From words to a relay: which cloud, who signs in, which Bastion host, what it allows. It leaves out listening
 //! (`tunnel`) and the connections themselves (`bastide-relay`).
 
+mod find;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,8 +17,11 @@ use bastide_net::Network;
 use bastide_relay::{Ledger, Observer, Relay, Witness};
 
 use crate::ledger::LedgerFolder;
+use crate::places::{Kept, Places};
 use crate::power::Power;
 use crate::{Error, NetworkOptions, RelayOptions};
+
+pub use find::{Found, Source, Words};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +55,9 @@ pub struct Settings {
     /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
     /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
     pub ledger: Option<PathBuf>,
+    /// The folder in which answers of Resource Graph stand written for the next process. Processes share it. Default:
+    /// none, and each looks for itself.
+    pub cache: Option<PathBuf>,
 }
 
 /// Who asks Azure, and by which right.
@@ -120,6 +128,8 @@ impl Bastion {
 pub struct Host {
     description: BastionHost,
     token: TokenRequest,
+    /// Where it stands written that this host leads to the target.
+    kept: Option<Kept>,
 }
 
 impl Host {
@@ -145,6 +155,7 @@ pub struct Client {
     subscription: Option<String>,
     pub(crate) setup: Setup,
     pub(crate) ledger: Option<Arc<LedgerFolder>>,
+    places: Option<Arc<Places>>,
 }
 
 impl Client {
@@ -171,6 +182,7 @@ impl Client {
             plugins,
             asker,
             ledger,
+            cache,
         } = settings;
         let network = Network::new(network)?;
         let cloud = match cloud {
@@ -194,7 +206,8 @@ impl Client {
         let provider = credential.open(&setup)?;
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)));
-        Ok(Self { network, provider, arm, subscription, setup, ledger })
+        let places = cache.map(|folder| Arc::new(Places::new(folder)));
+        Ok(Self { network, provider, arm, subscription, setup, ledger, places })
     }
 
     /// Signs a user in with a device code and keeps the sign-in in the store. Waits until the user is done.
@@ -230,7 +243,7 @@ impl Client {
     /// # Errors
     /// [`Error::Arm`].
     pub async fn bastion_host(&self, bastion: &Bastion, target: &Target) -> Result<Host, Error> {
-        self.host(bastion, self.subscription_sources(Some(target))).await
+        self.host(bastion, self.subscriptions(Some(target))).await
     }
 
     /// Finds a Bastion host where no target is in view.
@@ -240,7 +253,7 @@ impl Client {
     /// # Errors
     /// [`Error::Arm`].
     pub async fn named_host(&self, bastion: &Bastion) -> Result<Host, Error> {
-        self.host(bastion, self.subscription_sources(None)).await
+        self.host(bastion, self.subscriptions(None)).await
     }
 
     async fn host(&self, bastion: &Bastion, subscriptions: SubscriptionSources) -> Result<Host, Error> {
@@ -248,7 +261,7 @@ impl Client {
         let words = BastionName { name, group, subscriptions };
         let description = self.arm.find_bastion(&words).await?;
         let token = self.arm.token_request(description.id.subscription());
-        Ok(Host { description, token })
+        Ok(Host { description, token, kept: None })
     }
 
     /// A relay for connections by `plan` over `host`. Opens nothing yet, but begins to give back what the ledger holds
@@ -266,9 +279,10 @@ impl Client {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
         let own = || self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>);
         let options = RelayOptions { ledger: options.ledger.or_else(own), ..options };
-        let power =
-            |id: &ResourceId| -> Arc<dyn Witness> { Arc::new(Power::new(Arc::clone(&self.arm), id.clone())) };
-        let witness = plan.machine().map(power);
+        let machine = plan.machine().cloned();
+        let witness = (machine.is_some() || host.kept.is_some()).then(|| -> Arc<dyn Witness> {
+            Arc::new(Power::new(Arc::clone(&self.arm), machine, host.kept.clone()))
+        });
         Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
     }
 
@@ -303,24 +317,14 @@ impl Client {
         Ok(Plugin::new(settings, services).sign_in(request).await?)
     }
 
-    /// Where a Bastion host that is named by its name is looked for.
-    fn subscription_sources(&self, target: Option<&Target>) -> SubscriptionSources {
-        SubscriptionSources {
-            flag: self.subscription.clone(),
-            target: match target {
-                Some(Target::Resource(id)) => Some(id.clone()),
-                Some(Target::Address(_)) | None => None,
-            },
-            environment: self.setup.environment.get("AZURE_SUBSCRIPTION_ID").map(str::to_owned),
-            azure_cli: self.azure_cli_subscription(),
-        }
-    }
-
     /// The subscription of a Bastion host, or the first that it is looked for in: name or id.
-    pub(crate) fn first_subscription(&self, bastion: &Bastion, target: &Target) -> Option<String> {
-        let of_id = || Some(ResourceId::parse(&bastion.name).ok()?.subscription().to_owned());
-        let of_words =
-            || Some(self.subscription_sources(Some(target)).candidates().into_iter().next()?.words);
+    pub(crate) fn first_subscription(
+        &self,
+        bastion: Option<&str>,
+        target: Option<&Target>,
+    ) -> Option<String> {
+        let of_id = || Some(ResourceId::parse(bastion?).ok()?.subscription().to_owned());
+        let of_words = || Some(self.subscriptions(target).candidates().into_iter().next()?.words);
         of_id().or_else(of_words)
     }
 

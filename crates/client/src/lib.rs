@@ -1,8 +1,8 @@
 //! A native client for Azure Bastion: from words ("this VM, port 5432") to a running tunnel. It prints nothing,
 //! reads no arguments and never exits; those are the business of whoever calls it.
 //!
-//! The paved path is [`Client::new`] from [`Settings`], [`Client::bastion_host`] for the Bastion host, [`Host::plan`]
-//! for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
+//! The paved path is [`Client::new`] from [`Settings`], [`Client::find`] for the VM and the Bastion host that [`Words`]
+//! mean, [`Host::plan`] for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
 //! that is there already.
 
 mod client;
@@ -12,6 +12,7 @@ mod error;
 mod ledger;
 mod local_socket;
 mod peer;
+mod places;
 mod power;
 mod sessions;
 mod sys;
@@ -25,7 +26,7 @@ pub mod plugin {
     };
 }
 
-pub use bastide_arm::{Session, SessionEnd};
+pub use bastide_arm::{ListedHost, ListedMachine, PowerState, Session, SessionEnd, Topology, Wanted};
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
 pub use bastide_auth::{
@@ -40,10 +41,11 @@ pub use bastide_relay::{
     Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Observer,
     Options as RelayOptions, Relay,
 };
-pub use client::{Bastion, Caller, Client, CloudChoice, Host, Settings};
+pub use client::{Bastion, Caller, Client, CloudChoice, Found, Host, Settings, Source, Words};
 pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
 pub use error::Error;
 pub use ledger::LeftBehind;
 pub use peer::PeerPolicy;
+pub use places::KnownNames;
 pub use sessions::{Crowding, Sessions};
 pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

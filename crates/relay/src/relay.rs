@@ -173,8 +173,8 @@ impl Relay {
         })
     }
 
-    /// Mints a lease ahead, which the next connection takes: the proof that sign-in, rights and service work.
-    /// One that no connection has taken after `keep` is released. That connection also finds a TLS connection open
+    /// Sees to it that a lease is minted ahead, which the next connection takes: the proof that sign-in, rights and
+    /// service work. One that no connection has taken after `keep` is released. That connection also finds a TLS connection open
     /// for its upgrade.
     ///
     /// Cancel safe: a token that is being minted is released when it comes.
@@ -183,6 +183,9 @@ impl Relay {
     /// The [`Error`] that the first connection would meet, after the retries that it would make.
     pub async fn prepare(&self, keep: Duration) -> Result<(), Error> {
         let shared = &self.shared;
+        if shared.stock.is_ready() {
+            return Ok(());
+        }
         let deadline = Instant::now() + shared.options.connect_timeout;
         let mut number = 0;
         let lease = loop {

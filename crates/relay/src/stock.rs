@@ -62,6 +62,11 @@ impl Stock {
         self.shelve(&mut self.shelf(), lease, keep);
     }
 
+    /// Whether there is a lease for the next connection.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.shelf().ready.is_empty()
+    }
+
     /// The lease that has waited longest.
     pub(crate) fn take(&self) -> Option<Lease> {
         self.shelf().ready.pop_front().map(|ready| ready.lease)

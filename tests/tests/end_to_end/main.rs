@@ -22,6 +22,7 @@ mod identity;
 mod keyring;
 mod keyvault;
 mod ledger;
+mod names;
 mod openssh;
 mod password;
 mod plugins;

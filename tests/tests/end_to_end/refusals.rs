@@ -95,12 +95,16 @@ fn words_that_mean_nothing() {
         "private IPv4 address",
     );
     check(&format!("{host} --target-ip-address 0.0.0.0"), "no VM can have it", "private IPv4 address");
-    check(&format!("{host} web-01"), "'web-01' is not an IP address", "--target-resource-id");
+    check(
+        &format!("{host} web/01"),
+        "'web/01' is neither the name of a VM nor a resource id",
+        "bastide list vms",
+    );
     check(host, "no VM is named", "--target-resource-id ID or --target-ip-address IP");
     check(
         "tunnel -g demo --target-resource-id {vm} --resource-port 22",
-        "no Bastion host is named",
-        "--name BASTION and --resource-group GROUP",
+        "'web-01' is reached by 5 Bastion hosts: 'bastion' in resource group 'demo', 'developer' in",
+        "--name bastion --resource-group demo",
     );
     let bastion = format!(
         "/subscriptions/{SUBSCRIPTION}/resourceGroups/demo/providers/Microsoft.Network/bastionHosts/bastion"

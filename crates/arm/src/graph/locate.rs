@@ -323,8 +323,9 @@ fn keep_if_any<T>(list: &mut Vec<T>, keep: impl Fn(&T) -> bool) {
     }
 }
 
-/// The id with the name as the user has written it: `Host` lines of ssh_config(5) match that.
-fn spelt(id: &ResourceId, name: &str) -> ResourceId {
+/// The id of a VM that is called `name` in any case, with the name as the user has written it: `Host` lines of
+/// ssh_config(5) match that. An id of any other stays as it is.
+pub fn spelt(id: &ResourceId, name: &str) -> ResourceId {
     let text = id.as_str();
     let respelt = match (id.kind(), instance(name)) {
         (TargetKind::ScaleSetInstance, Some((set, _))) => {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use locate::{Located, Search, Unlocated, Wanted};
+pub use locate::{Located, Search, Unlocated, Wanted, spelt};
 pub use topology::{ListedHost, ListedMachine, Topology};
 
 use bastide_core::Target;
@@ -36,7 +36,7 @@ impl Arm {
                 (format!("the Bastion host that reaches '{}'", target.display_name()), query::for_machine(id))
             }
             Wanted::Target(Target::Address(address)) => {
-                (format!("the Bastion host that reaches {address}"), query::for_address())
+                (format!("the Bastion host that reaches {address}"), query::for_address(*address))
             }
         };
         let subscription = match &search.subscription {

@@ -4,6 +4,7 @@
 //! It leaves out asking.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use bastide_core::{ResourceId, TargetKind};
 
@@ -38,9 +39,11 @@ pub(super) fn for_machine(id: &ResourceId) -> String {
     select("resources", &[HOSTS.to_owned(), PEERED_NETWORKS.to_owned(), own])
 }
 
-/// All networks, one of which holds an address, and the Bastion hosts.
-pub(super) fn for_address() -> String {
-    select("resources", &[HOSTS.to_owned(), format!("type =~ {NETWORK}")])
+/// The interface with this address, all networks, of which some hold it, and the Bastion hosts.
+pub(super) fn for_address(address: Ipv4Addr) -> String {
+    let own = literal(&format!("\"{address}\""));
+    let interface = format!("type =~ {INTERFACE} and tostring(properties.ipConfigurations) contains {own}");
+    select("resources", &[HOSTS.to_owned(), format!("type =~ {NETWORK}"), interface])
 }
 
 /// The names of all VMs.

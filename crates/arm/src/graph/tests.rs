@@ -144,6 +144,14 @@ fn a_host_is_found_in_the_same_network_or_over_a_peering() {
     for address in ["10.0.3.4", "10.1.0.9"] {
         finds(&rows, &search(address), address, &bastion);
     }
+    // Another network has the same addresses, and a Bastion host of its own; only one has a VM there.
+    let mut rows: Vec<Value> = world().into_iter().take(4).collect();
+    let far = network_id("x", "far");
+    rows.extend([network("x", "far", "10.1.0.0/16", &[]), host("x", "far", &far, "Standard")]);
+    let two = locate(&rows, &search("10.1.0.4")).unwrap_err();
+    assert!(matches!(two, Unlocated::SeveralHosts { .. }), "{two}");
+    rows.extend(machine("x", "v", &far));
+    finds(&rows, &search("10.1.0.4"), "10.1.0.4", &id("x", "Microsoft.Network/bastionHosts", "far"));
 }
 
 #[test]

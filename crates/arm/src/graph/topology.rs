@@ -159,8 +159,14 @@ impl Topology {
         networks.iter().any(|network| network == own || is_neighbour(network))
     }
 
-    /// The networks that an address may be in.
+    /// The networks that an address may be in: where a VM has it, or else where one could. Networks that are not
+    /// connected may hold the same addresses.
     pub(super) fn networks_of(&self, address: Ipv4Addr) -> Vec<NetworkKey> {
+        let owners = self.machines.iter().filter(|machine| machine.addresses.contains(&address));
+        let taken: Vec<NetworkKey> = owners.flat_map(|machine| machine.networks.clone()).collect();
+        if !taken.is_empty() {
+            return taken;
+        }
         let holding =
             self.networks.iter().filter(|(_, prefixes)| prefixes.iter().any(|one| one.contains(&address)));
         holding.map(|(key, _)| key.clone()).collect()

@@ -3,6 +3,7 @@
 
 mod carry;
 mod host;
+mod list;
 mod place;
 mod ssh;
 mod wrong;
@@ -18,6 +19,7 @@ use crate::exit::Failure;
 
 pub(crate) use carry::{Proxy, Tunnel};
 pub(crate) use host::{Doctor, Sessions, SessionsTask};
+pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
 pub(crate) use ssh::{AuthType, HostKeyCheck, Ssh, SshCert};
 
@@ -47,6 +49,9 @@ pub(crate) enum Command {
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
+    /// The Bastion hosts and VMs that you can reach
+    #[command(after_help = LIST_EXAMPLES)]
+    List(List),
     /// Sign in to Azure in a browser, on this machine or another, with a code
     #[command(after_help = LOGIN_EXAMPLES)]
     Login(Login),
@@ -100,6 +105,7 @@ pub(crate) enum Command {
 
 const SSH_EXAMPLES: &str = "\
 Examples:
+  bastide ssh web-01
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type ssh-key --username me --ssh-key ~/.ssh/id_ed25519
   bastide ssh -n BASTION -g GROUP --target-ip-address 10.0.0.4 --username me -- -L 8080:localhost:80
   bastide ssh -n BASTION -g GROUP --target-resource-id ID --auth-type AAD
@@ -113,9 +119,15 @@ const SSH_CERT_EXAMPLES: &str = "\
 
 const TUNNEL_EXAMPLES: &str = "\
 Examples:
-  bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 --port 5432
+  bastide tunnel db-01 --resource-port 5432 --port 5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  bastide list
+  bastide list vms -o json
+What is listed is completed by the shell from then on: see `bastide completions --help`.";
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -127,17 +139,18 @@ const PROXY_EXAMPLES: &str = "\
 In ~/.ssh/config:
   Host web-01
       HostKeyAlias web-01.bastion
-      ProxyCommand bastide proxy -n BASTION -g GROUP --target-resource-id ID --resource-port %p";
+      ProxyCommand bastide proxy %n --resource-port %p";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
-  bastide doctor -n BASTION -g GROUP --target-resource-id ID
+  bastide doctor web-01
   bastide doctor -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 -o json
 It opens one session and gives it back; nothing is changed. The report is safe to pass on.";
 
 const SESSIONS_EXAMPLES: &str = "\
 Examples:
   bastide sessions -n BASTION -g GROUP
+  bastide sessions list web-01
   bastide sessions close -n BASTION -g GROUP ID";
 
 const PLUGIN_EXAMPLES: &str = "\
@@ -202,7 +215,7 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) exec_command: Option<String>,
-    /// Neither use nor keep sign-ins and tokens of other runs
+    /// Neither use nor keep sign-ins, tokens and places of VMs of other runs
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
     /// The configuration file; config.toml in ~/.config/bastide where left out
@@ -423,10 +436,15 @@ mod tests {
             "bastide doctor /s -n b -g g --resource-port 5432 --credential azure-cli -o json",
             "bastide sessions -n b -g g",
             "bastide sessions list -n b -g g -o json",
+            "bastide sessions list web-01",
+            "bastide sessions close one --target-resource-id /s",
             "bastide sessions -n b close one two -g g --subscription s",
             "bastide plugin list --config f",
             "bastide plugin check /f -o json",
             "bastide ssh /s --auth-type plugin:vault --credential plugin:other",
+            "bastide list",
+            "bastide list vms -o json",
+            "bastide ssh web-01 -g g --subscription s",
             "bastide proxy /s -n a -n b -g g --timeout 1 --timeout 2 -o json -o text",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -447,6 +465,7 @@ mod tests {
             "bastide sessions close -n b",
             "bastide sessions open",
             "bastide doctor /s --resource-port 0",
+            "bastide list hosts",
             "bastide ssh /s --timeout 0",
             "bastide ssh /s -v -q",
             "bastide ssh /s --target 1",

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Bastion host and VM")]
 pub(crate) struct Place {
-    /// A resource id or a private address; the same as --target-resource-id and --target-ip-address
+    /// A VM's name, its resource id or private address, or a name of [hosts] in the configuration
     #[arg(value_name = "TARGET", help_heading = "Arguments", conflicts_with_all = ["target_resource_id", "target_ip_address"])]
     pub(crate) target: Option<String>,
-    /// The Bastion host: its name, or its whole resource id
+    /// The Bastion host: its name, or its whole resource id; found by itself where left out
     #[arg(short, long, value_name = "BASTION")]
     pub(crate) name: Option<String>,
     /// The Bastion host's resource group

@@ -30,6 +30,11 @@ pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     Some((size.ws_col.into(), size.ws_row.into()))
 }
 
+/// Columns of the terminal on standard output, if it is one.
+pub(crate) fn stdout_columns() -> Option<usize> {
+    tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
+}
+
 /// Whether a browser that is started here would be seen.
 pub(crate) fn has_display() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -268,6 +273,13 @@ pub(crate) fn state_folder() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local").join("state")));
     state.map(|state| state.join("bastide"))
+}
+
+/// Where answers of Azure are kept that may be lost (XDG Base Directory Specification).
+pub(crate) fn places_folder() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("bastide").join("places"))
 }
 
 /// Where this user's settings are (XDG Base Directory Specification).

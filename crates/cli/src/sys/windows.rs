@@ -90,6 +90,11 @@ pub(crate) fn state_folder() -> Option<PathBuf> {
     local.map(|local| local.join("bastide"))
 }
 
+/// Where answers of Azure are kept that may be lost.
+pub(crate) fn places_folder() -> Option<PathBuf> {
+    state_folder().map(|folder| folder.join("places"))
+}
+
 /// There is no such limit.
 pub(crate) fn raise_descriptor_limit() {}
 
@@ -108,6 +113,11 @@ pub(crate) fn make_private_folder(path: &std::path::Path) -> io::Result<()> {
 
 /// It would take a library to know.
 pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    None
+}
+
+/// Likewise.
+pub(crate) fn stdout_columns() -> Option<usize> {
     None
 }
 

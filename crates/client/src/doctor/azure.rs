@@ -1,20 +1,18 @@
-//! What Azure Resource Manager knows about a connection: who asks, what may be read, what the Bastion host allows,
-//! whether the VM runs, and which security groups stand between the two. It leaves out the data plane.
+//! What Azure Resource Manager knows about a connection: who asks, what may be read, what the Bastion host allows, and
+//! whether the VM runs. It leaves out what stands between the two (`between`) and the data plane.
 
 use std::time::Duration;
 
-use bastide_arm::{
-    Direction, Flow, NetworkInterface, PowerState, Ruling, SecurityGroup, Subnet, VirtualMachine,
-};
+use bastide_arm::{Located, NetworkInterface, PowerState, Unlocated, VirtualMachine, Wanted};
 use bastide_core::{Fault, ResourceId, Target, TargetKind};
 use bastide_net::Origin;
 use tokio::time::{Instant, timeout};
 
-use super::{Finding, Link, Patient, Report, way};
-use crate::{Caller, Client, Error, Host};
+use super::{Finding, Link, Patient, Place, Report, way};
+use crate::{Bastion, Caller, Client, Error, Host, Words};
 
-/// Walks the links that Azure Resource Manager knows; the Bastion host, if it was found.
-pub(super) async fn examine(client: &Client, patient: &Patient, report: &mut Report<'_>) -> Option<Host> {
+/// Walks the links that Azure Resource Manager knows; the Bastion host and the VM, if they were found.
+pub(super) async fn examine(client: &Client, patient: &Patient, report: &mut Report<'_>) -> Option<Place> {
     let started = Instant::now();
     let caller = match client.caller().await {
         Ok(caller) => caller,
@@ -26,19 +24,19 @@ pub(super) async fn examine(client: &Client, patient: &Patient, report: &mut Rep
     report.hidden.clone_from(&caller.identity.user);
     report.add(Finding::ok(Link::SignIn, started.elapsed(), signed_in(&caller)));
     let mut examination = Examination { client, patient, caller, report };
-    examination.tenant().await?;
-    let machine = examination.machine().await;
+    let (target, bastion) = examination.words().await?;
+    let machine = examination.machine(&target).await;
     let interface = examination.interface(machine.as_ref()).await;
     if examination.report.is_past(Link::Bastion) {
         return None;
     }
-    let host = examination.bastion().await?;
+    let host = examination.bastion(bastion, &target).await?;
     examination.network(interface.as_ref(), &host).await;
-    examination.settings(&host);
+    examination.settings(&host, &target);
     examination.sessions(&host).await;
     examination.power(machine.as_ref());
     examination.security_groups(interface.as_ref(), &host).await;
-    Some(host)
+    Some(Place { host, target })
 }
 
 /// Of whom the token is, without the name of a person.
@@ -58,11 +56,12 @@ async fn blame(client: &Client, finding: Finding, error: &Error, report: &mut Re
     way::blame(&client.network, asked.as_ref(), finding, report).await;
 }
 
-struct Examination<'a, 'b> {
-    client: &'a Client,
-    patient: &'a Patient,
+/// The links under way.
+pub(super) struct Examination<'a, 'b> {
+    pub(super) client: &'a Client,
+    pub(super) patient: &'a Patient,
     caller: Caller,
-    report: &'a mut Report<'b>,
+    pub(super) report: &'a mut Report<'b>,
 }
 
 /// What somebody needs to know of the sessions of a Bastion host, and to end one.
@@ -72,14 +71,68 @@ const LIST_SESSIONS: &str = "Microsoft.Network/bastionHosts/getActiveSessions/ac
 const SESSIONS_WITHIN: Duration = Duration::from_secs(20);
 
 impl Examination<'_, '_> {
-    /// A subscription whose tenant takes the token: the Bastion host's, or the first that it is looked for in.
-    async fn tenant(&mut self) -> Option<()> {
+    /// What the words mean: the VM, and the Bastion host or why there is none. Before it stands a subscription whose
+    /// tenant takes the token.
+    async fn words(&mut self) -> Option<(Target, Result<Bastion, Error>)> {
         let started = Instant::now();
-        let words = self.client.first_subscription(&self.patient.bastion, &self.patient.target);
+        let located = self.locate().await;
+        let (bastion, target) = match &located {
+            Ok((target, bastion)) => (bastion.as_ref().ok(), Some(target)),
+            Err(Error::Arm(bastide_arm::Error::Unlocated(_))) => (None, None),
+            Err(_) => {
+                self.fail(Link::Tenant, started, located.err()?).await;
+                return None;
+            }
+        };
+        let named = bastion.map(|bastion| bastion.name.as_str());
+        self.tenant(self.client.first_subscription(named, target)).await?;
+        match located {
+            Ok(located) => Some(located),
+            Err(error) => {
+                self.fail(Link::Vm, started, error).await;
+                None
+            }
+        }
+    }
+
+    /// Asks Resource Graph where words are not clear by themselves. Where it knows no Bastion host, it may know the VM.
+    async fn locate(&self) -> Result<(Target, Result<Bastion, Error>), Error> {
+        let words = &self.patient.words;
+        let named =
+            || Bastion { name: words.bastion.clone().unwrap_or_default(), group: words.group.clone() };
+        if let (Wanted::Target(target), Some(_)) = (&words.target, &words.bastion) {
+            return Ok((target.clone(), Ok(named())));
+        }
+        let error = match self.client.locate(words).await {
+            Ok(Located { target, host: Some(id) }) => {
+                return Ok((target, Ok(Bastion { name: id.to_string(), group: None })));
+            }
+            Ok(Located { target, host: None }) => return Ok((target, Ok(named()))),
+            Err(error) => error,
+        };
+        let is_host = matches!(
+            error,
+            Error::Arm(bastide_arm::Error::Unlocated(
+                Unlocated::NoNetwork { .. } | Unlocated::NoHost { .. } | Unlocated::SeveralHosts { .. }
+            ))
+        );
+        match &words.target {
+            _ if !is_host => Err(error),
+            Wanted::Target(target) => Ok((target.clone(), Err(error))),
+            Wanted::Name(_) => {
+                // With any name of a Bastion host, the VM alone is looked for.
+                let machine = Words { bastion: Some(String::new()), ..words.clone() };
+                Ok((self.client.locate(&machine).await?.target, Err(error)))
+            }
+        }
+    }
+
+    async fn tenant(&mut self, words: Option<String>) -> Option<()> {
+        let started = Instant::now();
         let Some(words) = words else {
-            let error = Error::Arm(bastide_arm::Error::NoSubscription);
-            self.report.add(Finding::failed(Link::Tenant, started.elapsed(), &error));
-            return None;
+            let says = "no subscription is named, and Azure Resource Manager takes the token";
+            self.report.add(Finding::ok(Link::Tenant, started.elapsed(), says));
+            return Some(());
         };
         let says = match self.client.arm.subscription(&words).await {
             Ok(found) => match &found.tenant {
@@ -99,8 +152,8 @@ impl Examination<'_, '_> {
         Some(())
     }
 
-    async fn machine(&mut self) -> Option<VirtualMachine> {
-        let id = match &self.patient.target {
+    async fn machine(&mut self, target: &Target) -> Option<VirtualMachine> {
+        let id = match target {
             Target::Resource(id) if is_machine(id) => id,
             Target::Resource(id) => return self.no_machine(format!("'{}' is not a VM", id.display_name())),
             Target::Address(address) => {
@@ -142,9 +195,15 @@ impl Examination<'_, '_> {
         }
     }
 
-    async fn bastion(&mut self) -> Option<Host> {
+    async fn bastion(&mut self, bastion: Result<Bastion, Error>, target: &Target) -> Option<Host> {
         let started = Instant::now();
-        match self.client.bastion_host(&self.patient.bastion, &self.patient.target).await {
+        let found = match bastion {
+            Ok(bastion) => self.client.bastion_host(&bastion, target).await,
+            // It is looked for by the VM's network, which the NIC's link has told to be unknown.
+            Err(_) if self.report.broken().is_some() => return None,
+            Err(error) => Err(error),
+        };
+        match found {
             Ok(host) => {
                 let says = host.description().id.as_str();
                 self.report.add(Finding::ok(Link::Bastion, started.elapsed(), says));
@@ -157,52 +216,11 @@ impl Examination<'_, '_> {
         }
     }
 
-    /// protocol.md §2: a VM in a peered network needs Reader on that network too.
-    async fn network(&mut self, interface: Option<&NetworkInterface>, host: &Host) {
-        let network_of = |subnet: &Option<ResourceId>| subnet.as_ref().and_then(ResourceId::parent);
-        let vms = interface.and_then(|interface| network_of(&interface.subnet));
-        let (Some(vms), Some(bastions)) = (vms, network_of(&host.description().subnet)) else {
-            let why = "the virtual networks of the VM and of the Bastion host are not both known";
-            return self.report.add(Finding::skipped(Link::Vnet, why));
-        };
-        if vms == bastions {
-            let says = format!("'{}', which is the Bastion host's own", vms.name());
-            return self.report.add(Finding::ok(Link::Vnet, Duration::ZERO, says));
-        }
-        let started = Instant::now();
-        let network = match self.client.arm.virtual_network(&vms).await {
-            Ok(network) => network,
-            Err(error) => return self.unread(Link::Vnet, started, &vms, error).await,
-        };
-        let (took, both) = (started.elapsed(), format!("'{}' and '{}'", vms.name(), bastions.name()));
-        let peer = format!(
-            "az network vnet peering create --name to-{} --vnet-name {} --resource-group {} --subscription {} \
-             --remote-vnet {bastions} --allow-vnet-access; and the same from the other side",
-            bastions.name(),
-            vms.name(),
-            vms.group(),
-            vms.subscription()
-        );
-        self.report.add(match network.peering_with(&bastions) {
-            Some(state) if state.eq_ignore_ascii_case("connected") => {
-                Finding::ok(Link::Vnet, took, format!("{both} are peered"))
-            }
-            Some(state) => {
-                let says = format!("the peering of {both} is in the state '{state}'");
-                Finding::broken(Link::Vnet, took, Fault::Settings, says).with_fix(peer)
-            }
-            None => {
-                let says = format!("{both} are not peered");
-                Finding::broken(Link::Vnet, took, Fault::Settings, says).with_fix(peer)
-            }
-        });
-    }
-
-    fn settings(&mut self, host: &Host) {
+    fn settings(&mut self, host: &Host, target: &Target) {
         let description = host.description();
-        match host.plan(&self.patient.target, self.patient.port) {
+        match host.plan(target, self.patient.port) {
             Ok(plan) => {
-                let ways = match self.patient.target {
+                let ways = match target {
                     Target::Resource(_) => "native clients are allowed",
                     Target::Address(_) => "native clients and connections by address are allowed",
                 };
@@ -273,93 +291,14 @@ impl Examination<'_, '_> {
         });
     }
 
-    /// Both subnets and the interface can have a group, and each of them has to let the connection pass.
-    async fn security_groups(&mut self, interface: Option<&NetworkInterface>, host: &Host) {
-        let Some(interface) = interface else { return };
-        let started = Instant::now();
-        let (near, far) = tokio::join!(
-            self.subnet(host.description().subnet.as_ref()),
-            self.subnet(interface.subnet.as_ref())
-        );
-        let mut unread: Vec<String> =
-            [&near, &far].into_iter().filter_map(|one| one.as_ref().err().cloned()).collect();
-        let (near, far) = (near.ok().flatten(), far.ok().flatten());
-        let from = near.as_ref().map(|subnet| subnet.prefixes.clone()).unwrap_or_default();
-        let to: Vec<_> = interface.address.map(Into::into).into_iter().collect();
-        let group_of =
-            |subnet: &Option<Subnet>| subnet.as_ref().and_then(|subnet| subnet.security_group.clone());
-        let groups = [
-            (group_of(&near), Direction::Outbound),
-            (group_of(&far), Direction::Inbound),
-            (interface.security_group.clone(), Direction::Inbound),
-        ];
-        let mut passed = Vec::new();
-        for (id, direction) in groups {
-            let Some(id) = id else { continue };
-            let group = match self.client.arm.security_group(&id).await {
-                Ok(group) => group,
-                Err(error) => {
-                    unread.push(error.to_string());
-                    continue;
-                }
-            };
-            let flow = Flow {
-                direction,
-                from: &from,
-                to: &to,
-                to_groups: &interface.application_groups,
-                port: self.patient.port,
-            };
-            match group.rule(flow) {
-                Ruling::Allowed => passed.push(format!("'{}'", id.name())),
-                Ruling::Unclear { rule } => {
-                    unread.push(format!(
-                        "'{}' may drop it: that depends on what rule '{rule}' stands for",
-                        id.name()
-                    ));
-                }
-                Ruling::Denied { rule, priority } => {
-                    let says = format!(
-                        "the network security group '{}' drops connections from Bastion to port {} (rule '{rule}', \
-                         priority {priority})",
-                        id.name(),
-                        self.patient.port
-                    );
-                    let finding = Finding::broken(Link::SecurityGroups, started.elapsed(), Fault::Vm, says);
-                    let fix = allow(&group, flow, priority);
-                    return self.report.add(finding.with_fix(fix));
-                }
-            }
-        }
-        let took = started.elapsed();
-        let port = self.patient.port;
-        self.report.add(match (unread.is_empty(), passed.is_empty()) {
-            (false, _) => {
-                let says = format!("nobody can say whether port {port} is open: {}", unread.join("; "));
-                Finding::warning(Link::SecurityGroups, took, says)
-            }
-            (true, true) => {
-                let says = format!("no network security group stands before port {port}");
-                Finding::ok(Link::SecurityGroups, took, says)
-            }
-            (true, false) => Finding::ok(
-                Link::SecurityGroups,
-                took,
-                format!("port {port} is open in {}", passed.join(", ")),
-            ),
-        });
-    }
-
-    /// The subnet; nothing for none, and in words why one can't be read.
-    async fn subnet(&self, id: Option<&ResourceId>) -> Result<Option<Subnet>, String> {
-        match id {
-            Some(id) => self.client.arm.subnet(id).await.map(Some).map_err(|error| error.to_string()),
-            None => Ok(None),
-        }
-    }
-
     /// Reports what can't be read: because the right is missing, if that is so.
-    async fn unread(&mut self, link: Link, started: Instant, id: &ResourceId, error: bastide_arm::Error) {
+    pub(super) async fn unread(
+        &mut self,
+        link: Link,
+        started: Instant,
+        id: &ResourceId,
+        error: bastide_arm::Error,
+    ) {
         let action = format!("{}/read", id.resource_type());
         let permissions = self.client.arm.permissions(id).await;
         let is_missing = match (&error, &permissions) {
@@ -391,28 +330,4 @@ impl Examination<'_, '_> {
 
 fn is_machine(id: &ResourceId) -> bool {
     matches!(id.kind(), TargetKind::VirtualMachine | TargetKind::ScaleSetInstance)
-}
-
-/// The line that opens the port before the rule that closes it.
-fn allow(group: &SecurityGroup, flow: Flow<'_>, priority: u32) -> String {
-    let (direction, number) = (flow.direction, group.free_priority_before(flow.direction, priority));
-    let number = number.map_or_else(|| "PRIORITY".into(), |number| number.to_string());
-    let (direction, places) = match direction {
-        Direction::Inbound => {
-            let from: Vec<String> = flow.from.iter().map(ToString::to_string).collect();
-            let from = if from.is_empty() { "VirtualNetwork".into() } else { from.join(" ") };
-            ("Inbound", format!("--source-address-prefixes {from}"))
-        }
-        Direction::Outbound => ("Outbound", "--destination-address-prefixes VirtualNetwork".into()),
-    };
-    let id = &group.id;
-    format!(
-        "az network nsg rule create --nsg-name {} --resource-group {} --subscription {} --name AllowBastion{port} \
-         --priority {number} --direction {direction} --access Allow --protocol Tcp {places} \
-         --destination-port-ranges {port}",
-        id.name(),
-        id.group(),
-        id.subscription(),
-        port = flow.port,
-    )
 }

@@ -1,9 +1,11 @@
 //! The chain from a sign-in to the first byte of a VM, walked link by link: which one is broken, and what mends it. It
 //! changes nothing: the one session that it opens is given back. It leaves out printing.
 //!
-//! `azure` walks what Azure Resource Manager knows, `way` the network, `session` the data plane; here is what they report.
+//! `azure` and `between` walk what Azure Resource Manager knows, `way` the network, `session` the data plane; here is what
+//! they report.
 
 mod azure;
+mod between;
 mod finding;
 mod session;
 mod way;
@@ -14,18 +16,16 @@ use bastide_core::{Fault, Target};
 use bastide_net::{Network, Origin};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Bastion, Client, CloudChoice, Error, RelayOptions, Settings};
+use crate::{Client, CloudChoice, Error, Host, RelayOptions, Settings, Words};
 
 pub use finding::{Diagnosis, Finding, Link, Status};
 
 /// What is to be examined.
 #[derive(Debug, Clone)]
 pub struct Patient {
-    /// The Bastion host.
-    pub bastion: Bastion,
-    /// The VM.
-    pub target: Target,
-    /// Its port.
+    /// The VM and the Bastion host. What an earlier run has found for them does not count.
+    pub words: Words,
+    /// The VM's port.
     pub port: u16,
     /// How connections are opened. With [`RelayOptions::first_byte`] the VM has to speak first.
     pub relay: RelayOptions,
@@ -44,12 +44,12 @@ impl Client {
     ) -> Diagnosis {
         let mut report = Report::new(tell);
         let looking = Box::pin(async {
-            let host = azure::examine(self, patient, &mut report).await?;
-            way::examine(self, &host, &mut report).await;
-            Some(host)
+            let place = azure::examine(self, patient, &mut report).await?;
+            way::examine(self, &place.host, &mut report).await;
+            Some(place)
         });
-        if let Some(Some(host)) = stop.run_until_cancelled(looking).await {
-            session::examine(self, &host, patient, &stop, &mut report).await;
+        if let Some(Some(place)) = stop.run_until_cancelled(looking).await {
+            session::examine(self, &place, patient, &stop, &mut report).await;
         }
         report.close()
     }
@@ -85,6 +85,12 @@ pub async fn examine(
             Ok(report.close())
         }
     }
+}
+
+/// What the words of a patient mean.
+struct Place {
+    host: Host,
+    target: Target,
 }
 
 /// The findings so far, in the order of the links.

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Finding, Link, Patient, Report};
-use crate::{Client, Host, TunnelOptions};
+use super::{Finding, Link, Patient, Place, Report};
+use crate::{Client, TunnelOptions};
 
 /// What the relay has told so far.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +35,7 @@ const LOOKED_AT: usize = 255;
 /// Opens a session, if everything before it holds.
 pub(super) async fn examine(
     client: &Client,
-    host: &Host,
+    place: &Place,
     patient: &Patient,
     stop: &CancellationToken,
     report: &mut Report<'_>,
@@ -44,9 +44,10 @@ pub(super) async fn examine(
     if report.broken().is_some() {
         return;
     }
+    let Place { host, target } = place;
     let progress = watch::Sender::new(Progress::default());
     let relay = host
-        .plan(&patient.target, patient.port)
+        .plan(target, patient.port)
         .and_then(|plan| client.relay(host, plan, patient.relay.clone(), observer(progress.clone())));
     let relay = match relay {
         Ok(relay) => relay,
@@ -58,19 +59,26 @@ pub(super) async fn examine(
         // The session ends by that, and the examination with it.
         std::future::pending::<()>().await;
     };
+    let name = target.display_name();
     tokio::select! {
-        () = open(&relay, patient, &progress, report) => {}
+        () = open(&relay, &name, patient, &progress, report) => {}
         () = stopped => {}
     }
 }
 
 /// Mint, and what follows from it.
-async fn open(relay: &Relay, patient: &Patient, progress: &watch::Sender<Progress>, report: &mut Report<'_>) {
+async fn open(
+    relay: &Relay,
+    name: &str,
+    patient: &Patient,
+    progress: &watch::Sender<Progress>,
+    report: &mut Report<'_>,
+) {
     let started = Instant::now();
     match relay.prepare(LEASE_KEPT).await {
         Ok(()) => {
-            let says = format!("a token for port {} of '{}'", patient.port, patient.target.display_name());
-            let says = format!("{says}{}", retried(progress.borrow().retries));
+            let tries = retried(progress.borrow().retries);
+            let says = format!("a token for port {} of '{name}'{tries}", patient.port);
             report.add(Finding::ok(Link::Mint, started.elapsed(), says));
             carry(relay, patient, progress, report).await;
         }
