@@ -456,6 +456,60 @@ fn a_healthy_chain() {
     assert_eq!((lab.transcript().mints(), lab.transcript().releases()), (2, 2));
 }
 
+/// With one Bastion host that reaches everything.
+const ONE_HOST: &str = "[[bastion_hosts]]\nname = \"bastion\"\ndns_name = \"localhost\"\n";
+
+#[test]
+fn words_that_resource_graph_understands() {
+    let lab = Lab::with(ONE_HOST);
+    let healthy = |line: &str| {
+        let outcome = lab.bastide(line).words("-o json").run().expect_code(0);
+        let report = Report::of(&outcome);
+        for name in ["vm", "nic", "bastion", "first-byte"] {
+            assert!(report.names_with("ok").contains(&name), "no {name}: {outcome}");
+        }
+    };
+    healthy("doctor web-01");
+    healthy("doctor {vm}");
+    healthy("doctor web-01 -n bastion -g demo");
+    healthy("doctor workers_1");
+
+    let says = "no VM is called 'web-02'";
+    check(&lab, || lab.bastide("doctor web-02"), Link::Vm, 13, says, "is 'web-01' meant?");
+    let power = lab.vm("off-01");
+    check(&lab, || lab.bastide("doctor off-01"), Link::Power, 13, "is deallocated", &power);
+    // Nobody reaches it; the VM is looked at all the same.
+    let alone = Lab::with(
+        "[[virtual_networks]]\nname = \"hub\"\n[[virtual_networks]]\nname = \"demo-vnet\"\n\
+         [[bastion_hosts]]\nname = \"bastion\"\ndns_name = \"localhost\"\nvnet = \"hub\"\n",
+    );
+    for line in ["doctor web-01", "doctor {vm}"] {
+        let report = check(
+            &alone,
+            || alone.bastide(line),
+            Link::Bastion,
+            13,
+            "no Bastion host reaches 'web-01'",
+            "is needed",
+        );
+        assert_eq!(report.names_with("ok"), ["sign-in", "tenant", "vm", "nic"]);
+    }
+    // Nine of them do.
+    let lab = Lab::new();
+    check(&lab, || lab.bastide("doctor web-01"), Link::Bastion, 2, "is reached by", "choose one");
+    // Who may not read the interface is not told that the Bastion host is missing.
+    let lab = reader_of(&[VM, BASTION]);
+    let fix = format!("--role Reader --assignee {OBJECT} --scope {GROUP}/providers/{NIC}");
+    check(
+        &lab,
+        || lab.bastide("doctor {vm}"),
+        Link::Nic,
+        11,
+        "Microsoft.Network/networkInterfaces/read",
+        &fix,
+    );
+}
+
 #[test]
 fn every_kind_of_host_and_target() {
     let lab = Lab::new();
@@ -504,7 +558,7 @@ fn wrong_use_is_no_diagnosis() {
     let lab = Lab::new();
     for line in [
         "doctor -n bastion -g demo",
-        "doctor -g demo {vm}",
+        "doctor -n bastion -g demo 10.0.0",
         "doctor -n bastion -g demo {vm} --ca-bundle nowhere.pem",
         "doctor -n bastion -g demo {vm} --cloud mars",
     ] {

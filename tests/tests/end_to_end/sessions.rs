@@ -74,6 +74,28 @@ fn open_sessions_are_listed() {
 }
 
 #[test]
+fn a_vm_names_its_bastion_host() {
+    let lab = Lab::with(
+        "[[service_principals]]\nclient_id = \"44444444-4444-4444-8444-444444444444\"\n\
+         object_id = \"55555555-5555-4555-8555-555555555555\"\ntenant = \"emulator.example\"\n\
+         roles = [{ scope = \"/\", actions = [\"*/read\", \"Microsoft.Network/bastionHosts/*/action\"] }]\n\
+         [[bastion_hosts]]\nname = \"bastion\"\ndns_name = \"localhost\"\n",
+    );
+    let tunnel = lab.tunnel(&lab.vm("web-01"), 7);
+    let stream = talk(tunnel.connect());
+    let mut id = String::new();
+    for line in ["sessions list web-01", "sessions list {vm}", "sessions --target-resource-id {vm}"] {
+        let outcome = lab.bastide(line).words("-o json").run().expect_code(0);
+        let sessions = events(&outcome, "session");
+        assert_eq!(sessions.len(), 1, "{outcome}");
+        id = sessions[0]["id"].as_str().unwrap().to_owned();
+    }
+    lab.bastide(&format!("sessions close {id} --target-resource-id {{vm}}")).run().expect_code(0);
+    drop(stream);
+    tunnel.interrupt();
+}
+
+#[test]
 fn a_session_that_is_closed_ends_its_tunnel() {
     let lab = able();
     let tunnel = lab.tunnel(&lab.vm("web-01"), 7);
