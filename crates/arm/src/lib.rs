@@ -7,6 +7,9 @@
 //! * [`SubscriptionSources`] knows where a subscription may be named, and which place counts more.
 //! * [`Arm::locate`] finds a VM by its name, and the Bastion host that reaches it, in Resource Graph; [`Arm::survey`]
 //!   lists all that is there.
+//! * [`Arm::permissions`], [`Arm::network_interface`], [`Arm::subnet`], [`Arm::virtual_network`] and
+//!   [`Arm::security_group`] say what stands in a connection's way; [`SecurityGroup::rule`] decides as Azure does.
+//! * [`Arm::sessions`] lists what a Bastion host carries.
 //! * [`Error`] says whose fault it is and what to do next.
 //!
 //! Requests are bounded in time by [`bastide_net::Options`], in number by [`Arm::with_retry`] and

@@ -3,7 +3,7 @@
 //!
 //! The paved path is [`Client::new`] from [`Settings`], [`Client::find`] for the VM and the Bastion host that [`Words`]
 //! mean, [`Host::plan`] for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
-//! that is there already.
+//! that is there already. [`Client::doctor`] says which link of all that is broken.
 
 mod client;
 pub mod doctor;
