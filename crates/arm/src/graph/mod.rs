@@ -74,14 +74,18 @@ impl Arm {
         let question =
             Question { what, path: RESOURCES, api_version: API_VERSION, expand: None, subscription: None };
         let mut rows = Vec::new();
-        let mut options = json!({"resultFormat": "objectArray", "$top": PAGE_SIZE});
+        let mut skip_token: Option<String> = None;
         for _ in 0..PAGE_LIMIT {
+            let mut options = json!({"resultFormat": "objectArray", "$top": PAGE_SIZE});
+            if let (Some(options), Some(token)) = (options.as_object_mut(), skip_token) {
+                options.insert("$skipToken".into(), token.into());
+            }
             let body = Bytes::from(json!({"query": query, "options": options}).to_string());
             let page: Page = question.parse(&self.post(&question, &body).await?)?;
             rows.extend(page.data);
-            match page.skip_token.filter(|token| !token.is_empty()) {
-                Some(token) => options["$skipToken"] = token.into(),
-                None => return Ok(rows),
+            skip_token = page.skip_token.filter(|token| !token.is_empty());
+            if skip_token.is_none() {
+                return Ok(rows);
             }
         }
         Err(Error::Endless { what: what.to_owned(), limit: PAGE_LIMIT })
