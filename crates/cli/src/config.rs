@@ -22,7 +22,7 @@ pub(crate) fn run(global: &Global, task: &ConfigTask, reporter: &Reporter) -> Re
     let effective = configuration.flags.for_target(target.as_deref(), global.profile.as_deref())?;
     let environment = Environment::of_process();
     let words = Words::of_process();
-    let (definition, matches) = words.definition_and_matches();
+    let (definition, matches) = words.definition_and_matches()?;
     let mut rows = Vec::new();
     if let Some(target) = target {
         let stands_for = configuration.flags.stands_for(target);

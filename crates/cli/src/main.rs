@@ -39,7 +39,11 @@ fn main() -> std::process::ExitCode {
     }
     manual::complete();
     let words = Words::of_process();
-    let (_, global) = words.typed();
+    let global = match words.typed() {
+        Ok(global) => global,
+        // How to say things was not understood either.
+        Err(failure) => return report::wrong_use(&failure).into(),
+    };
     let reporter = Reporter::new(&global);
     report::own_faults();
     let result = words

@@ -195,7 +195,7 @@ impl Reporter {
     }
 
     fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, fault: Fault) {
-        let style = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
+        let style = error_style();
         let mut message = error.to_string();
         self.line(&format!("{style}error:{style:#} {message}"));
         let mut source = error.source();
@@ -256,6 +256,20 @@ pub(crate) fn own_faults() {
         speaker::write(Stream::Stderr, &format!("error: a fault of bastide itself, at {place}: {what}"));
         speaker::write(Stream::Stderr, "hint: please report it with this line and what you did");
     }));
+}
+
+/// For a command line that cannot be read, before there is a [`Reporter`].
+pub(crate) fn wrong_use(failure: &Failure) -> Exit {
+    let style = error_style();
+    speaker::write(Stream::Stderr, &format!("{style}error:{style:#} {failure}"));
+    if let Some(hint) = failure.hint() {
+        speaker::write(Stream::Stderr, &format!("hint: {hint}"));
+    }
+    Exit::from(failure.fault())
+}
+
+fn error_style() -> Style {
+    Style::new().fg_color(Some(AnsiColor::Red.into())).bold()
 }
 
 /// Log lines of the libraries: warnings by default, what was done with `-v`, how with `-vv`, each step with `-vvv`.

@@ -148,9 +148,9 @@ fn flags_that_cannot_be_read() {
     check(&format!("{host} --resource-port 22 --target-ip-address 10.0.0.4"), "cannot be used with");
     check(&format!("{host} --resource-port 22 --timeout 0"), "0 is not in 1..");
     check(&format!("{host} --resource-port 22 --credential password"), "auto, device-code, managed-identity");
-    check(&format!("{host} --resource-port 22 --no-such-flag"), "unexpected argument '--no-such-flag'");
+    check(&format!("{host} --resource-port 22 --no-such-flag"), "there is no flag '--no-such-flag' here");
     check("ssh -n bastion -g demo {vm} --auth-type fingerprint", "invalid value 'fingerprint'");
-    check("fly", "unrecognized subcommand 'fly'");
+    check("fly", "there is no command 'fly'");
     no_mint(&lab);
 }
 

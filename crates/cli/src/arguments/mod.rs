@@ -5,12 +5,12 @@ mod carry;
 mod list;
 mod place;
 mod ssh;
+mod wrong;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bastide::{Credential, Environment};
-use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::configuration::{self, Configuration};
@@ -317,17 +317,23 @@ impl Words {
         Self(without_az_prefix(std::env::args_os()))
     }
 
-    /// What they say by themselves. Prints help, version or a usage error and exits where that is asked for.
-    pub(crate) fn typed(&self) -> (Command, Global) {
-        let (_, matches) = self.definition_and_matches();
-        finish(&matches).unwrap_or_else(|error| error.exit())
+    /// What they say by themselves. Prints help or version and exits where that is asked for.
+    ///
+    /// # Errors
+    /// Usage.
+    pub(crate) fn typed(&self) -> Result<Global, Failure> {
+        let (_, matches) = self.definition_and_matches()?;
+        Ok(self.read(&matches)?.1)
     }
 
     /// What may be said, and what is, before anybody has made sense of it.
-    pub(crate) fn definition_and_matches(&self) -> (clap::Command, ArgMatches) {
+    ///
+    /// # Errors
+    /// Usage.
+    pub(crate) fn definition_and_matches(&self) -> Result<(clap::Command, ArgMatches), Failure> {
         let mut definition = definition();
-        let matches = definition.try_get_matches_from_mut(&self.0).unwrap_or_else(|error| error.exit());
-        (definition, matches)
+        let matches = definition.try_get_matches_from_mut(&self.0).map_err(|error| self.wrong(&error))?;
+        Ok((definition, matches))
     }
 
     /// What they say together with the user's configuration file.
@@ -335,7 +341,7 @@ impl Words {
     /// # Errors
     /// Usage, for a file that means nothing.
     pub(crate) fn configured(&self, environment: &Environment) -> Result<(Command, Global), Failure> {
-        let (_, typed) = self.definition_and_matches();
+        let (_, typed) = self.definition_and_matches()?;
         let definition = definition();
         let file = typed.get_one::<PathBuf>("config").map(PathBuf::as_path);
         let configuration = configuration::read(file, environment, &definition)?;
@@ -344,23 +350,28 @@ impl Words {
         let effective = configuration.flags.for_target(target, profile)?;
         let is_set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
         let definition = effective.apply(definition, &is_set);
-        let matches = definition.try_get_matches_from(&self.0).unwrap_or_else(|error| error.exit());
-        let (command, global) = finish(&matches).unwrap_or_else(|error| error.exit());
+        let matches = definition.try_get_matches_from(&self.0).map_err(|error| self.wrong(&error))?;
+        let (command, global) = self.read(&matches)?;
         Ok((command, Global { configuration, ..global }))
+    }
+
+    fn read(&self, matches: &ArgMatches) -> Result<(Command, Global), Failure> {
+        let Arguments { command, global } =
+            Arguments::from_arg_matches(matches).map_err(|error| self.wrong(&error))?;
+        let Some(command) = command else {
+            return Err(Failure::usage("no command is named", "see `bastide --help`"));
+        };
+        Ok((command, global))
+    }
+
+    fn wrong(&self, error: &clap::Error) -> Failure {
+        wrong::use_of(error, &self.0).unwrap_or_else(|| error.exit())
     }
 }
 
 /// The one VM that the command is about.
 fn target(matches: &ArgMatches) -> Option<&str> {
     matches.try_get_one::<String>("target").ok().flatten().map(String::as_str)
-}
-
-fn finish(matches: &ArgMatches) -> Result<(Command, Global), clap::Error> {
-    let Arguments { command, global } = Arguments::from_arg_matches(matches)?;
-    let missing = || {
-        Arguments::command().error(ErrorKind::MissingSubcommand, "no command is named; see `bastide --help`")
-    };
-    Ok((command.ok_or_else(missing)?, global))
 }
 
 /// `bastide network bastion ssh …` is `bastide ssh …` (cli.md).
