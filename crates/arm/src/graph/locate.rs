@@ -125,7 +125,9 @@ impl Unlocated {
         match self {
             Unlocated::NoName { .. } => "`bastide list vms` shows the names of VMs".into(),
             Unlocated::NoMachine { near, .. } if near.is_empty() => {
-                "`bastide list vms` shows the VMs that may be read; one in another tenant needs --tenant".into()
+                "`bastide list vms` shows the VMs that may be read; one in another tenant needs --tenant, and one that \
+                 was made a moment ago its id"
+                    .into()
             }
             Unlocated::NoMachine { near, .. } => {
                 let near: Vec<String> = near.iter().map(|name| format!("'{name}'")).collect();

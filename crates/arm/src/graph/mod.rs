@@ -10,7 +10,7 @@ mod tests;
 mod topology;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 pub use locate::{Located, Search, Unlocated, Wanted, spelt};
@@ -84,8 +84,14 @@ impl Arm {
             let page: Page = question.parse(&self.post(&question, &body).await?)?;
             rows.extend(page.data);
             skip_token = page.skip_token.filter(|token| !token.is_empty());
-            if skip_token.is_none() {
-                return Ok(rows);
+            match (&skip_token, page.result_truncated) {
+                (Some(_), _) => {}
+                // A candidate may be missing.
+                (None, true) => {
+                    let reason = "it is cut short".into();
+                    return Err(Error::Unreadable { what: what.to_owned(), reason });
+                }
+                (None, false) => return Ok(rows),
             }
         }
         Err(Error::Endless { what: what.to_owned(), limit: PAGE_LIMIT })
@@ -104,10 +110,19 @@ const PAGE_SIZE: u32 = 1000;
 const PAGE_LIMIT: usize = 100;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Page {
     data: Vec<Value>,
     #[serde(rename = "$skipToken")]
     skip_token: Option<String>,
+    /// `"true"` or `"false"`.
+    #[serde(default, deserialize_with = "truth")]
+    result_truncated: bool,
+}
+
+fn truth<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(value == Value::Bool(true) || value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("true")))
 }
 
 /// What an answer says of words, without the question before it.

@@ -157,8 +157,7 @@ impl Topology {
     pub(super) fn reaches(&self, host: &ListedHost, networks: &[NetworkKey]) -> bool {
         let Some(own) = &host.network else { return false };
         let is_neighbour = |network: &NetworkKey| {
-            !matches!(host.description.sku, Sku::Developer | Sku::QuickConnect)
-                && self.peered.contains(&(own.clone(), network.clone()))
+            !host.description.sku.has_data_pod() && self.peered.contains(&(own.clone(), network.clone()))
         };
         networks.iter().any(|network| network == own || is_neighbour(network))
     }
