@@ -94,7 +94,7 @@ fn hosts_table(hosts: &[&ListedHost], width: Option<usize>) -> String {
     let features = |host: &ListedHost| {
         let settings = &host.description;
         let all = [
-            (settings.tunneling == Some(true), "tunneling"),
+            (settings.is_tunneling_on(), "tunneling"),
             (settings.ip_connect, "ip-connect"),
             (settings.session_recording, "recording"),
         ];
@@ -147,7 +147,7 @@ fn host_json(host: &ListedHost) -> Value {
     json!({
         "name": settings.id.name(), "id": settings.id.as_str(), "resource_group": settings.id.group(),
         "subscription": settings.id.subscription(), "location": host.location, "sku": settings.sku.name(),
-        "tunneling": settings.tunneling == Some(true), "ip_connect": settings.ip_connect,
+        "tunneling": settings.is_tunneling_on(), "ip_connect": settings.ip_connect,
         "session_recording": settings.session_recording, "provisioning_state": settings.provisioning_state,
     })
 }

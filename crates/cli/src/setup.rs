@@ -177,7 +177,7 @@ pub(crate) async fn find(
         let bastide::Found { host, target, source } = client.find(&words).await?;
         Ok(Found { client, host, target, words, source })
     };
-    reporter.while_waiting("Signing in and looking for the VM …", looking).await
+    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
 /// A relay to a port of what was found; what the user should know of it is said. An earlier run may have found what leads

@@ -38,8 +38,8 @@ pub(crate) struct Kept {
     path: PathBuf,
     folder: Arc<Places>,
     key: String,
-    /// The VM's name as the user spells it now.
-    name: Option<String>,
+    /// The VM as the user spells it now.
+    wanted: Wanted,
 }
 
 /// Names that are known without asking.
@@ -125,11 +125,7 @@ impl Places {
     /// The answer to what `key` says, for a VM that is called as `wanted` spells it.
     pub(crate) fn kept(self: &Arc<Self>, key: &str, wanted: &Wanted) -> Kept {
         let key = key.to_lowercase();
-        let name = match wanted {
-            Wanted::Name(name) => Some(name.clone()),
-            Wanted::Target(_) => None,
-        };
-        Kept { path: self.path(&key), folder: Arc::clone(self), key, name }
+        Kept { path: self.path(&key), folder: Arc::clone(self), key, wanted: wanted.clone() }
     }
 
     /// Keeps the names of all that `realm` sees.
@@ -193,12 +189,12 @@ impl Kept {
         let modified = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()?;
         let entry: Entry = holds(modified).then(|| read(&self.path).ok()).flatten()?;
         let place = entry.place().filter(|_| entry.key == self.key)?;
-        Some(match (&place.target, &self.name) {
-            (Target::Resource(id), Some(name)) => {
-                Place { target: Target::Resource(bastide_arm::spelt(id, name)), ..place }
-            }
-            _ => place,
-        })
+        let target = match (&self.wanted, place.target) {
+            (Wanted::Target(target), _) => target.clone(),
+            (Wanted::Name(name), Target::Resource(id)) => Target::Resource(bastide_arm::spelt(&id, name)),
+            (Wanted::Name(_), Target::Address(_)) => return None,
+        };
+        Some(Place { target, ..place })
     }
 
     pub(crate) fn keep(&self, place: &Place) {
@@ -286,6 +282,10 @@ mod tests {
         let again = places(&folder).kept("CLOUD\nme\nWEB-01", &named("WEB-01")).place();
         assert_eq!(again.map(spelt).as_deref(), Some("WEB-01"));
         assert_eq!(places(&folder).kept("cloud\nyou\nweb-01", &named("web-01")).place(), None);
+        let id = place("WEB-01").target;
+        let by_id = places(&folder).kept("y", &Wanted::Target(id.clone()));
+        by_id.keep(&place("web-01"));
+        assert_eq!(by_id.place().map(spelt).as_deref(), Some("WEB-01"));
         let address = places(&folder).kept("x", &Wanted::parse("10.0.0.4").unwrap());
         address.keep(&Place { target: Target::address("10.0.0.4").unwrap(), ..place("x") });
         assert_eq!(address.place().unwrap().target.to_string(), "10.0.0.4");

@@ -37,6 +37,11 @@ impl BastionHost {
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice::<Resource>(json)?.try_into().map_err(serde_json::Error::custom)
     }
+
+    /// Whether native clients are switched on. Where a data pod carries them there is no switch (protocol.md §2).
+    pub fn is_tunneling_on(&self) -> bool {
+        self.sku.has_data_pod() || self.tunneling == Some(true)
+    }
 }
 
 /// The edition of a Bastion host.
@@ -69,6 +74,11 @@ impl Sku {
         .into_iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name))
         .map_or_else(|| Sku::Unknown(name.to_owned()), |(_, sku)| sku)
+    }
+
+    /// Whether connections go through a data pod, which reaches the host's own network only (protocol.md §5).
+    pub fn has_data_pod(&self) -> bool {
+        matches!(self, Sku::Developer | Sku::QuickConnect)
     }
 
     /// ARM's name for it.

@@ -52,7 +52,7 @@ impl Plan {
         if host.session_recording {
             return Err(Refusal::SessionRecording { host: name(), group: host.id.group().to_owned() });
         }
-        if entry == Entry::Node && host.tunneling != Some(true) {
+        if !host.is_tunneling_on() {
             let (host_name, group) = (name(), host.id.group().to_owned());
             return Err(match host.tunneling {
                 None => Refusal::TunnelingUnset { host: host_name, group },

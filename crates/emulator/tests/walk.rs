@@ -7,6 +7,8 @@ mod client;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod graph;
+#[cfg(test)]
 mod key_vault;
 #[cfg(test)]
 mod sign_in;

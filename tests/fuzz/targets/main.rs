@@ -30,6 +30,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("http", http_answers::http),
     // Crates arm and core.
     ("arm", service::arm),
+    ("graph", service::graph),
     // Crate auth.
     ("entra", sign_in::entra),
     ("device_code", sign_in::device_code),

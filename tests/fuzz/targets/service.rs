@@ -1,8 +1,8 @@
-//! Answers of the services behind the sockets: the data plane's mint and pod, and ARM.
+//! Answers of the services behind the sockets: the data plane's mint and pod, ARM, and Resource Graph.
 
 use std::time::{Duration, SystemTime};
 
-use bastide_arm::Ruling;
+use bastide_arm::{PowerState, Ruling, Wanted};
 use bastide_core::{BastionHost, Cloud, Grant, Plan, ResourceId, Target, service_message};
 use http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -84,6 +84,45 @@ pub(crate) fn arm(input: &[u8]) {
                 }
             }
         }
+    }
+}
+
+/// A line for the words that a user typed, and Resource Graph's answer.
+pub(crate) fn graph(input: &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (words, answer) = input.split_at(end);
+    let Ok(words) = std::str::from_utf8(words) else { return };
+    let Ok(wanted) = Wanted::parse(words) else { return };
+    let Some((topology, located)) = bastide_arm::fuzzing::locate(&wanted, answer) else { return };
+    let is_plain = |text: &str| assert!(!text.chars().any(char::is_control), "{text:?}");
+    match located {
+        Ok(located) => {
+            // Nothing but what was asked for, and nowhere but where the answer says.
+            match &wanted {
+                Wanted::Name(name) => assert_eq!(located.target.display_name(), *name),
+                Wanted::Target(target) => assert_eq!(located.target, *target),
+            }
+            let host = located.host.expect("none was named");
+            assert!(topology.hosts().iter().any(|known| known.description.id == host));
+        }
+        Err(error) => {
+            is_plain(&error.to_string());
+            is_plain(&error.hint());
+            let _ = error.fault();
+        }
+    }
+    for machine in topology.machines() {
+        is_plain(&machine.id.display_name());
+        is_plain(&machine.location);
+        if let PowerState::Off(state) = &machine.power {
+            is_plain(state);
+        }
+        assert!(topology.hosts_of(machine).count() <= topology.hosts().len());
+    }
+    for host in topology.hosts() {
+        is_plain(&host.location);
+        is_plain(host.description.sku.name());
+        is_plain(host.description.provisioning_state.as_deref().unwrap_or_default());
     }
 }
 

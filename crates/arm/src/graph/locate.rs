@@ -4,7 +4,7 @@
 use bastide_core::{Fault, Plan, ResourceId, Target, TargetKind};
 
 use super::query::instance;
-use super::topology::{ListedHost, ListedMachine, NetworkKey, Topology};
+use super::topology::{ListedHost, ListedMachine, NetworkKey, Topology, is_machine};
 
 /// The far end of a connection, in a user's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,9 @@ impl Unlocated {
         match self {
             Unlocated::NoName { .. } => "`bastide list vms` shows the names of VMs".into(),
             Unlocated::NoMachine { near, .. } if near.is_empty() => {
-                "`bastide list vms` shows the VMs that may be read; one in another tenant needs --tenant".into()
+                "`bastide list vms` shows the VMs that may be read; one in another tenant needs --tenant, and one that \
+                 was made a moment ago its id"
+                    .into()
             }
             Unlocated::NoMachine { near, .. } => {
                 let near: Vec<String> = near.iter().map(|name| format!("'{name}'")).collect();
@@ -139,7 +141,7 @@ impl Unlocated {
                 let id = ids.first().map(ResourceId::as_str).unwrap_or_default();
                 format!("{apart} name one by its id, such as --target-resource-id {id}")
             }
-            Unlocated::NoNetwork { target } if target.kind() == TargetKind::Other => {
+            Unlocated::NoNetwork { target } if !is_machine(target) => {
                 "name the Bastion host with --name BASTION and --resource-group GROUP".into()
             }
             Unlocated::NoNetwork { .. } => {
@@ -170,7 +172,7 @@ impl Unlocated {
                 Fault::Usage
             }
             Unlocated::NoMachine { .. } | Unlocated::NoHost { .. } => Fault::NotFound,
-            Unlocated::NoNetwork { target } if target.kind() == TargetKind::Other => Fault::Usage,
+            Unlocated::NoNetwork { target } if !is_machine(target) => Fault::Usage,
             Unlocated::NoNetwork { .. } => Fault::Right,
         }
     }
@@ -213,7 +215,7 @@ impl Topology {
             let sets = self.scale_sets.iter().filter(|(id, _)| id.name().eq_ignore_ascii_case(set));
             found.extend(sets.filter_map(|(id, networks)| {
                 let id = ResourceId::parse(&format!("{id}/virtualMachines/{number}")).ok()?;
-                Some(ListedMachine {
+                (id.kind() == TargetKind::ScaleSetInstance).then(|| ListedMachine {
                     id,
                     power: crate::PowerState::Unknown,
                     location: String::new(),
@@ -350,29 +352,29 @@ fn subscriptions_differ(ids: &[ResourceId]) -> bool {
 
 /// Where they are: by their groups, and by their subscriptions where those differ.
 fn places(ids: &[ResourceId]) -> String {
-    let differ = subscriptions_differ(ids);
-    let place = |id: &ResourceId| match differ {
-        true => format!("in resource group '{}' of subscription {}", id.group(), id.subscription()),
-        false => format!("in resource group '{}'", id.group()),
-    };
-    ids.iter().map(place).collect::<Vec<_>>().join(", ")
+    listed(ids, |_| String::new())
 }
 
 fn named_places(ids: &[ResourceId]) -> String {
-    let place = |id: &ResourceId| format!("'{}' {}", id.name(), places(std::slice::from_ref(id)));
-    if subscriptions_differ(ids) {
-        let whole = |id: &ResourceId| {
-            format!(
-                "'{}' in resource group '{}' of subscription {}",
-                id.name(),
-                id.group(),
-                id.subscription()
-            )
-        };
-        return ids.iter().map(whole).collect::<Vec<_>>().join(", ");
-    }
-    ids.iter().map(place).collect::<Vec<_>>().join(", ")
+    listed(ids, |id| format!("'{}' ", id.name()))
 }
+
+fn listed(ids: &[ResourceId], name: impl Fn(&ResourceId) -> String) -> String {
+    let differ = subscriptions_differ(ids);
+    let place = |id: &ResourceId| {
+        let subscription =
+            if differ { format!(" of subscription {}", id.subscription()) } else { String::new() };
+        format!("{}in resource group '{}'{subscription}", name(id), id.group())
+    };
+    let mut places: Vec<String> = ids.iter().take(MOST_LISTED).map(place).collect();
+    if let Some(more) = ids.len().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+        places.push(format!("and {more} more"));
+    }
+    places.join(", ")
+}
+
+/// Candidates that a message can hold.
+const MOST_LISTED: usize = 10;
 
 fn wanted(group: Option<&str>, subscription: Option<&str>) -> String {
     let group = group.map_or_else(String::new, |group| format!(" in resource group '{group}'"));

@@ -10,7 +10,7 @@ mod tests;
 mod topology;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 pub use locate::{Located, Search, Unlocated, Wanted, spelt};
@@ -74,14 +74,24 @@ impl Arm {
         let question =
             Question { what, path: RESOURCES, api_version: API_VERSION, expand: None, subscription: None };
         let mut rows = Vec::new();
-        let mut options = json!({"resultFormat": "objectArray", "$top": PAGE_SIZE});
+        let mut skip_token: Option<String> = None;
         for _ in 0..PAGE_LIMIT {
+            let mut options = json!({"resultFormat": "objectArray", "$top": PAGE_SIZE});
+            if let (Some(options), Some(token)) = (options.as_object_mut(), skip_token) {
+                options.insert("$skipToken".into(), token.into());
+            }
             let body = Bytes::from(json!({"query": query, "options": options}).to_string());
             let page: Page = question.parse(&self.post(&question, &body).await?)?;
             rows.extend(page.data);
-            match page.skip_token.filter(|token| !token.is_empty()) {
-                Some(token) => options["$skipToken"] = token.into(),
-                None => return Ok(rows),
+            skip_token = page.skip_token.filter(|token| !token.is_empty());
+            match (&skip_token, page.result_truncated) {
+                (Some(_), _) => {}
+                // A candidate may be missing.
+                (None, true) => {
+                    let reason = "it is cut short".into();
+                    return Err(Error::Unreadable { what: what.to_owned(), reason });
+                }
+                (None, false) => return Ok(rows),
             }
         }
         Err(Error::Endless { what: what.to_owned(), limit: PAGE_LIMIT })
@@ -100,10 +110,19 @@ const PAGE_SIZE: u32 = 1000;
 const PAGE_LIMIT: usize = 100;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Page {
     data: Vec<Value>,
     #[serde(rename = "$skipToken")]
     skip_token: Option<String>,
+    /// `"true"` or `"false"`.
+    #[serde(default, deserialize_with = "truth")]
+    result_truncated: bool,
+}
+
+fn truth<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(value == Value::Bool(true) || value.as_str().is_some_and(|word| word.eq_ignore_ascii_case("true")))
 }
 
 /// What an answer says of words, without the question before it.

@@ -247,13 +247,15 @@ fn several_hosts_for_a_vm() {
     );
     let group = Search { group: Some("spare".into()), ..search("web-01") };
     finds(&rows, &group, &vm, &id("spare", "Microsoft.Network/bastionHosts", "second"));
+    let many: Vec<Value> = (0..12).map(|number| host("g", &format!("b{number}"), &hub, "Standard")).collect();
+    let rows: Vec<Value> = many.into_iter().chain(machine("g", "v", &hub)).collect();
+    let said = locate(&rows, &search("v")).unwrap_err().to_string();
+    assert!(said.ends_with("'b9' in resource group 'g', and 2 more"), "{said}");
     // Where none can, the only one is the one whose refusal is worth hearing.
-    let only = vec![host("network", "basic", &hub, "Basic"), machine("network", "x", &hub)[0].clone()];
-    let rows: Vec<Value> = only.into_iter().chain(machine("network", "x", &hub)).collect();
-    let unique: Vec<Value> =
-        rows.into_iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, row)| row).collect();
+    let rows: Vec<Value> =
+        [host("network", "basic", &hub, "Basic")].into_iter().chain(machine("network", "x", &hub)).collect();
     let basic = id("network", "Microsoft.Network/bastionHosts", "basic");
-    finds(&unique, &search("x"), &id("network", "Microsoft.Compute/virtualMachines", "x"), &basic);
+    finds(&rows, &search("x"), &id("network", "Microsoft.Compute/virtualMachines", "x"), &basic);
 }
 
 #[test]
@@ -342,7 +344,9 @@ async fn a_subscription_by_name_is_looked_up() {
 
 #[tokio::test]
 async fn what_is_no_answer_is_unreadable() {
-    for body in ["", "<html>", "{}", r#"{"data":7}"#, r#"{"data":{"columns":[],"rows":[]}}"#] {
+    let table = r#"{"data":{"columns":[],"rows":[]}}"#;
+    let cut = r#"{"data":[],"resultTruncated":"true"}"#;
+    for body in ["", "<html>", "{}", r#"{"data":7}"#, table, cut] {
         let script = Script::start(vec![Reply::json(200, body)]).await;
         let error = script.arm().locate(&search("web-01")).await.unwrap_err();
         assert!(matches!(error, Error::Unreadable { .. }), "{body}: {error}");

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 
-use bastide_core::{BastionHost, ResourceId, Sku};
+use bastide_core::{BastionHost, ResourceId, Sku, TargetKind};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
@@ -68,10 +68,14 @@ impl Topology {
             };
             let Ok(id) = ResourceId::parse(&row.id) else { continue };
             match row.kind.to_ascii_lowercase().as_str() {
-                "microsoft.network/bastionhosts" => topology.hosts.push(row.host(id)),
+                "microsoft.network/bastionhosts" if id.kind() == TargetKind::BastionHost => {
+                    topology.hosts.push(row.host(id));
+                }
                 "microsoft.network/virtualnetworks" => topology.add_network(&row),
                 "microsoft.compute/virtualmachines"
-                | "microsoft.compute/virtualmachinescalesets/virtualmachines" => {
+                | "microsoft.compute/virtualmachinescalesets/virtualmachines"
+                    if is_machine(&id) =>
+                {
                     topology.machines.push(row.machine(id));
                 }
                 "microsoft.compute/virtualmachinescalesets" => {
@@ -106,14 +110,14 @@ impl Topology {
         for (key, Interfaces { machine, addresses, networks }) in interfaces {
             match (known.get(&key).and_then(|at| self.machines.get_mut(*at)), ResourceId::parse(&machine)) {
                 (Some(machine), _) => (machine.addresses, machine.networks) = (addresses, networks),
-                (None, Ok(id)) => self.machines.push(ListedMachine {
+                (None, Ok(id)) if is_machine(&id) => self.machines.push(ListedMachine {
                     id,
                     power: PowerState::Unknown,
                     location: String::new(),
                     addresses,
                     networks,
                 }),
-                (None, Err(_)) => {}
+                (None, _) => {}
             }
         }
     }
@@ -153,8 +157,7 @@ impl Topology {
     pub(super) fn reaches(&self, host: &ListedHost, networks: &[NetworkKey]) -> bool {
         let Some(own) = &host.network else { return false };
         let is_neighbour = |network: &NetworkKey| {
-            !matches!(host.description.sku, Sku::Developer | Sku::QuickConnect)
-                && self.peered.contains(&(own.clone(), network.clone()))
+            !host.description.sku.has_data_pod() && self.peered.contains(&(own.clone(), network.clone()))
         };
         networks.iter().any(|network| network == own || is_neighbour(network))
     }
@@ -171,6 +174,11 @@ impl Topology {
             self.networks.iter().filter(|(_, prefixes)| prefixes.iter().any(|one| one.contains(&address)));
         holding.map(|(key, _)| key.clone()).collect()
     }
+}
+
+/// Whether it is the id of a VM, or of an instance of a scale set.
+pub(super) fn is_machine(id: &ResourceId) -> bool {
+    matches!(id.kind(), TargetKind::VirtualMachine | TargetKind::ScaleSetInstance)
 }
 
 /// The network interfaces of one VM together.
@@ -259,15 +267,18 @@ impl Row {
         let network = networks(self.ip_configurations.as_deref()).next();
         ListedHost {
             network: network.or_else(|| given(self.virtual_network).map(|id| id.to_ascii_lowercase())),
-            location: self.location.unwrap_or_default(),
+            location: word(self.location),
             description: BastionHost {
                 id,
                 dns_name: given(self.dns_name),
-                sku: self.sku.and_then(|sku| sku.name).map_or(Sku::Basic, |name| Sku::named(&name)),
+                sku: self
+                    .sku
+                    .and_then(|sku| sku.name)
+                    .map_or(Sku::Basic, |name| Sku::named(&word(Some(name)))),
                 tunneling: self.enable_tunneling,
                 ip_connect: self.enable_ip_connect.unwrap_or(false),
                 session_recording: self.enable_session_recording.unwrap_or(false),
-                provisioning_state: given(self.provisioning_state),
+                provisioning_state: given(Some(word(self.provisioning_state))),
                 // Asked of ARM itself, where it matters.
                 scale_units: None,
                 subnet: None,
@@ -278,8 +289,8 @@ impl Row {
     fn machine(self, id: ResourceId) -> ListedMachine {
         ListedMachine {
             id,
-            power: PowerState::of_code(self.power.as_deref().unwrap_or_default()),
-            location: self.location.unwrap_or_default(),
+            power: PowerState::of_code(&word(self.power)),
+            location: word(self.location),
             addresses: Vec::new(),
             networks: Vec::new(),
         }
@@ -300,6 +311,15 @@ impl IpConfiguration {
         self.properties.as_ref()?.private_ip_address.as_deref()?.parse().ok()
     }
 }
+
+/// One of Azure's own words, which are shown on terminals.
+fn word(text: Option<String>) -> String {
+    let text = text.unwrap_or_default();
+    text.chars().filter(|letter| !letter.is_control()).take(LONGEST_WORD).collect()
+}
+
+/// Regions, SKUs and states have half of that.
+const LONGEST_WORD: usize = 64;
 
 /// The networks of subnets: what stands before `/subnets/`.
 fn networks(configurations: Option<&[IpConfiguration]>) -> impl Iterator<Item = NetworkKey> {
