@@ -129,7 +129,7 @@ impl Arm {
                 .or(place);
             let unnamed = || question.malformed("it does not say where the result will be");
             let place = place.as_deref().ok_or_else(unnamed)?;
-            self.must_be_own(question, place)?;
+            self.must_be_own(question, "Location", place)?;
             tokio::time::sleep(pause).await;
             answer = self.ask(question, place, None, &accepted).await?;
         }
@@ -150,19 +150,22 @@ impl Arm {
     ) -> Result<Vec<T>, Error> {
         let mut page: Page<T> = question.parse(first)?;
         let mut elements = Vec::new();
-        for _ in 0..PAGE_LIMIT {
+        for number in 1.. {
             elements.append(&mut page.value);
-            let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { return Ok(elements) };
-            self.must_be_own(question, &next)?;
+            let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { break };
+            self.must_be_own(question, "nextLink", &next)?;
+            if number == PAGE_LIMIT {
+                return Err(Error::Endless { what: question.what.to_owned(), limit: PAGE_LIMIT });
+            }
             page = question.parse(&self.get_at(question, &next).await?)?;
         }
-        Err(Error::Endless { what: question.what.to_owned(), limit: PAGE_LIMIT })
+        Ok(elements)
     }
 
     /// An address that an answer names gets the token only where it is this resource manager's.
-    fn must_be_own(&self, question: &Question<'_>, address: &str) -> Result<(), Error> {
+    fn must_be_own(&self, question: &Question<'_>, named: &str, address: &str) -> Result<(), Error> {
         let there = Origin::parse(address)
-            .map_err(|_| question.malformed("the place that it names is no address"))?;
+            .map_err(|_| question.malformed(&format!("its {named} is not an address")))?;
         if Origin::parse(&self.cloud.arm).ok().as_ref() != Some(&there) {
             return Err(Error::ForeignPage { what: question.what.to_owned(), origin: there.to_string() });
         }

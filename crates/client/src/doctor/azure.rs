@@ -236,7 +236,7 @@ impl Examination<'_, '_> {
 
     async fn sessions(&mut self, host: &Host) {
         let description = host.description();
-        let Some(units) = description.scale_units.filter(|_| description.subnet.is_some()) else {
+        let Some(units) = description.scale_units.filter(|_| !description.sku.has_data_pod()) else {
             return self
                 .report
                 .add(Finding::skipped(Link::Sessions, "a shared host does not tell its sessions"));
