@@ -43,6 +43,21 @@ pub struct MissingRight {
     pub object_id: Option<String>,
 }
 
+impl MissingRight {
+    /// The least of the built-in roles that holds it, quoted for a shell
+    /// (learn.microsoft.com/azure/role-based-access-control/built-in-roles).
+    pub fn role(&self) -> &'static str {
+        let action = self.action.to_ascii_lowercase();
+        if action.ends_with("/read") {
+            "Reader"
+        } else if action.starts_with("microsoft.network/") {
+            "'Network Contributor'"
+        } else {
+            "Contributor"
+        }
+    }
+}
+
 impl Answer {
     /// Reads an answer that came at `now`. ARM's own form is `{"error":{"code","message","details":[…]}}`; pages of
     /// proxies and plain text are read too.
@@ -118,6 +133,14 @@ const QUOTED_LIMIT: usize = 1000;
 fn is_plain(text: &str) -> bool {
     !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
+
+/// A name from outside as a message can show it: nothing in it that a terminal would obey, and no longer than a line.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(SHOWN_LIMIT).collect()
+}
+
+/// Azure's names have at most 80 characters where they are not ids (naming rules of Microsoft.Network).
+const SHOWN_LIMIT: usize = 100;
 
 /// Code and full message of an error body.
 fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
@@ -207,6 +230,17 @@ mod tests {
             ),
             "{answer}"
         );
+    }
+
+    #[test]
+    fn the_least_role_that_helps() {
+        let check = |action: &str, role: &str| {
+            let right = MissingRight { action: action.into(), scope: String::new(), object_id: None };
+            assert_eq!(right.role(), role, "{action}");
+        };
+        check("Microsoft.Network/bastionHosts/read", "Reader");
+        check("Microsoft.Network/bastionHosts/getActiveSessions/action", "'Network Contributor'");
+        check("Microsoft.Compute/virtualMachines/start/action", "Contributor");
     }
 
     #[test]

@@ -9,18 +9,19 @@ use std::time::{Duration, SystemTime};
 use bastide_core::{Attempt, Cloud, End, Heard, Provider, RetryPolicy, TokenRequest, Verdict, verdict};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::error::WRONG_TENANT;
 use crate::{Answer, Error};
 
 /// Azure Resource Manager of one cloud, asked as one identity.
 ///
-/// All questions only read, and are cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
+/// All questions are cancel safe: dropping a future leaves nothing behind. Each is repeated on 429, 500,
 /// 502, 503, 504 and a broken connection, as [`Arm::with_retry`] says; once with a new token on 401, one with the
 /// claims that ARM challenges for where it does; and once with a token of another tenant, when ARM says that the
 /// subscription belongs there.
@@ -97,33 +98,78 @@ impl Arm {
 
     /// The body of a 200 answer.
     pub(crate) async fn get(&self, question: &Question<'_>) -> Result<Bytes, Error> {
-        self.ask(question, &self.address(question), None).await
+        self.get_at(question, &self.address(question)).await
     }
 
     /// The body of a 200 answer to a question that has a body itself, in JSON.
     pub(crate) async fn post(&self, question: &Question<'_>, body: &Bytes) -> Result<Bytes, Error> {
-        self.ask(question, &self.address(question), Some(body)).await
+        let answer = self.ask(question, &self.address(question), Some(body), &[StatusCode::OK]).await?;
+        Ok(answer.into_body())
+    }
+
+    /// The result of an action, which may be had at once or later, at an address that the answer names
+    /// (learn.microsoft.com/azure/azure-resource-manager/management/async-operations).
+    pub(crate) async fn act(&self, question: &Question<'_>, body: &Bytes) -> Result<Bytes, Error> {
+        let accepted = [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT];
+        let mut answer = self.ask(question, &self.address(question), Some(body), &accepted).await?;
+        let began = Instant::now();
+        let mut place = None;
+        while answer.status() == StatusCode::ACCEPTED {
+            let asked = bastide_net::retry_after(answer.headers(), SystemTime::now());
+            let pause = asked.unwrap_or(POLL_PAUSE).max(LEAST_PAUSE);
+            if began.elapsed() + pause > POLL_LIMIT {
+                return Err(Error::Unfinished { what: question.what.to_owned(), limit: POLL_LIMIT });
+            }
+            // The place stays the same where a later answer names none.
+            place = answer
+                .headers()
+                .get(LOCATION)
+                .and_then(|place| place.to_str().ok())
+                .map(str::to_owned)
+                .or(place);
+            let unnamed = || question.malformed("it does not say where the result will be");
+            let place = place.as_deref().ok_or_else(unnamed)?;
+            self.must_be_own(question, "Location", place)?;
+            tokio::time::sleep(pause).await;
+            answer = self.ask(question, place, None, &accepted).await?;
+        }
+        Ok(answer.into_body())
     }
 
     /// All elements of a paged list.
     pub(crate) async fn list<T: DeserializeOwned>(&self, question: &Question<'_>) -> Result<Vec<T>, Error> {
-        let what = || question.what.to_owned();
-        let mut address = self.address(question);
+        let first = self.get(question).await?;
+        self.list_from(question, &first).await
+    }
+
+    /// The elements of a paged list whose first page is there.
+    pub(crate) async fn list_from<T: DeserializeOwned>(
+        &self,
+        question: &Question<'_>,
+        first: &[u8],
+    ) -> Result<Vec<T>, Error> {
+        let mut page: Page<T> = question.parse(first)?;
         let mut elements = Vec::new();
-        for _ in 0..PAGE_LIMIT {
-            let page: Page<T> = question.parse(&self.ask(question, &address, None).await?)?;
-            elements.extend(page.value);
-            let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { return Ok(elements) };
-            let there = Origin::parse(&next).map_err(|_| Error::Unreadable {
-                what: what(),
-                reason: "its nextLink is not an address".into(),
-            })?;
-            if Origin::parse(&self.cloud.arm).ok().as_ref() != Some(&there) {
-                return Err(Error::ForeignPage { what: what(), origin: there.to_string() });
+        for number in 1.. {
+            elements.append(&mut page.value);
+            let Some(next) = page.next_link.filter(|link| !link.is_empty()) else { break };
+            self.must_be_own(question, "nextLink", &next)?;
+            if number == PAGE_LIMIT {
+                return Err(Error::Endless { what: question.what.to_owned(), limit: PAGE_LIMIT });
             }
-            address = next;
+            page = question.parse(&self.get_at(question, &next).await?)?;
         }
-        Err(Error::Endless { what: what(), limit: PAGE_LIMIT })
+        Ok(elements)
+    }
+
+    /// An address that an answer names gets the token only where it is this resource manager's.
+    fn must_be_own(&self, question: &Question<'_>, named: &str, address: &str) -> Result<(), Error> {
+        let there = Origin::parse(address)
+            .map_err(|_| question.malformed(&format!("its {named} is not an address")))?;
+        if Origin::parse(&self.cloud.arm).ok().as_ref() != Some(&there) {
+            return Err(Error::ForeignPage { what: question.what.to_owned(), origin: there.to_string() });
+        }
+        Ok(())
     }
 
     fn address(&self, question: &Question<'_>) -> String {
@@ -132,12 +178,17 @@ impl Arm {
         format!("{}{path}?api-version={}{expand}", self.cloud.arm, question.api_version)
     }
 
+    async fn get_at(&self, question: &Question<'_>, address: &str) -> Result<Bytes, Error> {
+        Ok(self.ask(question, address, None, &[StatusCode::OK]).await?.into_body())
+    }
+
     async fn ask(
         &self,
         question: &Question<'_>,
         address: &str,
         body: Option<&Bytes>,
-    ) -> Result<Bytes, Error> {
+        accepted: &[StatusCode],
+    ) -> Result<Response<Bytes>, Error> {
         let what = question.what;
         let mut ask = self.token_request(question.subscription.unwrap_or_default());
         let (mut tries, mut renewed, mut moved) = (Tries::of(self.retry.clone()), false, false);
@@ -150,7 +201,7 @@ impl Arm {
             let token = token.map_err(|source| Error::SignIn { what: what.to_owned(), source })?;
             let exchanged = exchange(&self.network, what, address, Some(token.secret.expose()), body).await;
             let (end, error) = match exchanged {
-                Ok(answer) if answer.status() == StatusCode::OK => return Ok(answer.into_body()),
+                Ok(answer) if accepted.contains(&answer.status()) => return Ok(answer),
                 Ok(answer) => {
                     let answer = read(&answer);
                     if answer.status == 401
@@ -217,9 +268,19 @@ impl Question<'_> {
     }
 
     pub(crate) fn unreadable(&self, error: &serde_json::Error) -> Error {
-        Error::Unreadable { what: self.what.to_owned(), reason: error.to_string() }
+        self.malformed(&error.to_string())
+    }
+
+    fn malformed(&self, reason: &str) -> Error {
+        Error::Unreadable { what: self.what.to_owned(), reason: reason.to_owned() }
     }
 }
+
+/// Between two looks at a result that is not there yet, where ARM does not say, and where it says less; and how long it
+/// is waited for in all: nobody has said how long the service takes for the sessions of a large host.
+const POLL_PAUSE: Duration = Duration::from_secs(2);
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const POLL_LIMIT: Duration = Duration::from_secs(120);
 
 /// A subscription has at most 980 resource groups (learn.microsoft.com, "Azure subscription limits"), and seldom more
 /// than one Bastion host in each: even with ten hosts a page, more pages than this are a loop.

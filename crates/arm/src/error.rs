@@ -1,6 +1,8 @@
 //! What can go wrong between a user's words and ARM's answer, whose fault it is, and what to do next. It leaves
 //! out how ARM's refusals are read ([`Answer`]).
 
+use std::time::Duration;
+
 use bastide_core::{AuthError, Fault, Wait};
 
 use crate::{Answer, SubscriptionChoice, Unlocated};
@@ -87,8 +89,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A list whose next page is at another server: it would be sent the token.
-    #[error("{what}: the next page is said to be at {origin}, which is not Azure Resource Manager")]
+    /// A next page, or a result, that is at another server: it would be sent the token.
+    #[error("{what}: the rest is said to be at {origin}, which is not Azure Resource Manager")]
     ForeignPage {
         /// What was asked for.
         what: String,
@@ -102,6 +104,14 @@ pub enum Error {
         what: String,
         /// How many were read.
         limit: usize,
+    },
+    /// The result of an action that does not come.
+    #[error("{what}: no result within {} s", limit.as_secs())]
+    Unfinished {
+        /// What was asked for.
+        what: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// Nothing says which subscription.
     #[error("no subscription is named")]
@@ -146,8 +156,9 @@ impl Error {
             }
             Error::Forbidden { answer, .. } => match &answer.right {
                 Some(right) => format!(
-                    "ask an owner for: az role assignment create --assignee {} --role Reader --scope {}",
+                    "ask an owner for: az role assignment create --assignee {} --role {} --scope {}",
                     right.object_id.as_deref().unwrap_or("USER"),
+                    right.role(),
                     right.scope
                 ),
                 None => "Reader on the Bastion host, the VM and its network interface is needed".into(),
@@ -174,6 +185,7 @@ impl Error {
             Error::Unreadable { .. } => {
                 "something else than Azure Resource Manager may be answering: a proxy, a sign-in page; check --cloud".into()
             }
+            Error::Unfinished { .. } => "try again; https://status.azure.com shows known faults".into(),
             Error::Rejected { .. } | Error::ForeignPage { .. } | Error::Endless { .. } => return None,
             Error::NoSubscription => {
                 "name it with --subscription, set AZURE_SUBSCRIPTION_ID, or choose one with `az account set`".into()
@@ -200,7 +212,8 @@ impl Error {
             | Error::Rejected { .. }
             | Error::Unreadable { .. }
             | Error::ForeignPage { .. }
-            | Error::Endless { .. } => Fault::Service,
+            | Error::Endless { .. }
+            | Error::Unfinished { .. } => Fault::Service,
             Error::NoSubscription | Error::Ambiguous { .. } | Error::NotABastion { .. } => Fault::Usage,
             Error::Words(error) => error.fault(),
             Error::Unlocated(error) => error.fault(),

@@ -1,5 +1,5 @@
 //! Virtual machines and scale-set instances: what runs on them, and whether they run at all. It leaves out their
-//! network.
+//! network but for the names of its interfaces.
 
 use bastide_core::{ResourceId, TargetKind};
 use serde::Deserialize;
@@ -16,6 +16,8 @@ pub struct VirtualMachine {
     pub operating_system: Option<OperatingSystem>,
     /// Whether it runs.
     pub power: PowerState,
+    /// Its network interfaces, the primary one first.
+    pub network_interfaces: Vec<ResourceId>,
 }
 
 /// What a VM boots.
@@ -92,6 +94,27 @@ struct Machine {
 struct Properties {
     storage_profile: Option<StorageProfile>,
     instance_view: Option<InstanceView>,
+    network_profile: Option<NetworkProfile>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NetworkProfile {
+    #[serde(default)]
+    network_interfaces: Vec<Interface>,
+}
+
+#[derive(Deserialize)]
+struct Interface {
+    id: String,
+    #[serde(default)]
+    properties: InterfaceProperties,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct InterfaceProperties {
+    primary: bool,
 }
 
 #[derive(Deserialize)]
@@ -130,7 +153,12 @@ impl Machine {
         let power = statuses.iter().map(|status| PowerState::of_code(&status.code));
         let power = power.reduce(|known, next| if known == PowerState::Unknown { next } else { known });
         let power = power.unwrap_or(PowerState::Unknown);
-        VirtualMachine { id: id.clone(), operating_system, power }
+        let mut interfaces =
+            self.properties.network_profile.map(|profile| profile.network_interfaces).unwrap_or_default();
+        interfaces.sort_by_key(|interface| !interface.properties.primary);
+        let network_interfaces =
+            interfaces.iter().filter_map(|interface| ResourceId::parse(&interface.id).ok()).collect();
+        VirtualMachine { id: id.clone(), operating_system, power, network_interfaces }
     }
 }
 
@@ -173,6 +201,23 @@ mod tests {
         check(r#"{"instanceView":{"statuses":[{"code":"PowerState/"},{}]}}"#, None, PowerState::Unknown)
             .await;
         check(r#"{"storageProfile":null}"#, None, PowerState::Unknown).await;
+    }
+
+    #[test]
+    fn the_primary_interface_comes_first() {
+        let nic = |name: &str| {
+            format!("/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/networkInterfaces/{name}")
+        };
+        let body = format!(
+            r#"{{"properties":{{"networkProfile":{{"networkInterfaces":[
+                {{"id":"{}"}},{{"id":"{}","properties":{{"primary":true}}}},{{"id":"?"}}]}}}}}}"#,
+            nic("second"),
+            nic("first")
+        );
+        let machine: Machine = serde_json::from_str(&body).unwrap();
+        let machine = machine.read(&VM.parse().unwrap());
+        let names: Vec<_> = machine.network_interfaces.iter().map(|id| id.name()).collect();
+        assert_eq!(names, ["first", "second"]);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod askpass;
 mod certificate;
 mod config;
 mod configuration;
+mod doctor;
 mod exec;
 mod exit;
 mod files;
@@ -21,6 +22,7 @@ mod plugin;
 mod program;
 mod proxy;
 mod report;
+mod sessions;
 mod setup;
 mod sign_in;
 mod signals;
@@ -93,6 +95,8 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
         Command::Logout => account::log_out(global, reporter),
         Command::Account => account::run(global, reporter),
         Command::Proxy(proxy) => proxy::run(global, proxy, reporter),
+        Command::Doctor(doctor) => doctor::run(global, &doctor, reporter),
+        Command::Sessions(sessions) => sessions::run(global, &sessions, reporter),
         Command::Config { task } => config::run(global, &task, reporter),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man(man) => manual::man(&man),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, Prompt, ProxyRules,
-    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
-    TunnelOptions, Wanted, Words,
+    Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, Prompt,
+    ProxyRules, Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target,
+    TcpKeepalive, TunnelOptions, Wanted, Words,
 };
 
 use bastide::plugin::Asker;
@@ -29,9 +29,17 @@ async fn client(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Client, Failure> {
-    let environment = Environment::of_process();
-    let network = network(global, behaviour.keepalive, &environment)?;
-    open(global, environment, network, place.subscription.clone(), Attendance::Person, reporter).await
+    Ok(Client::new(settings(global, place, behaviour, reporter)?).await?)
+}
+
+/// What a client is told by the flags and the environment.
+pub(crate) fn settings(
+    global: &Global,
+    place: &Place,
+    behaviour: &Behaviour,
+    reporter: &Reporter,
+) -> Result<Settings, Failure> {
+    of_environment(global, behaviour.keepalive, place.subscription.clone(), Attendance::Person, reporter)
 }
 
 /// Whether there is somebody who could be asked.
@@ -47,9 +55,35 @@ pub(crate) async fn signing_in(
     attendance: Attendance,
     reporter: &Reporter,
 ) -> Result<Client, Failure> {
-    let environment = Environment::of_process();
-    let network = network(global, arguments::Keepalive::Ping, &environment)?;
-    open(global, environment, network, None, attendance, reporter).await
+    let settings = of_environment(global, arguments::Keepalive::Ping, None, attendance, reporter)?;
+    Ok(Client::new(settings).await?)
+}
+
+/// A client, and the Bastion host that the flags name, or that reaches the VM that they name.
+pub(crate) async fn host(
+    global: &Global,
+    place: &Place,
+    reporter: &Reporter,
+) -> Result<(Client, Host), Failure> {
+    let named = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref());
+    let names_a_vm = place.target.is_some() || place.target_resource_id.is_some();
+    let words = names_a_vm.then(|| words(global, place)).transpose()?;
+    let settings = of_environment(
+        global,
+        arguments::Keepalive::Ping,
+        place.subscription.clone(),
+        Attendance::Person,
+        reporter,
+    )?;
+    let looking = async {
+        let client = Client::new(settings).await?;
+        let host = match (named, words) {
+            (Err(_), Some(words)) => client.find(&words).await?.host,
+            (named, _) => client.named_host(&named?).await?,
+        };
+        Ok((client, host))
+    };
+    reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
 /// Where sign-ins are kept.
@@ -62,21 +96,22 @@ fn places(global: &Global) -> Option<PathBuf> {
     if global.no_cache { None } else { sys::places_folder() }
 }
 
-async fn open(
+fn of_environment(
     global: &Global,
-    environment: Environment,
-    network: NetworkOptions,
+    keepalive: arguments::Keepalive,
     subscription: Option<String>,
     attendance: Attendance,
     reporter: &Reporter,
-) -> Result<Client, Failure> {
+) -> Result<Settings, Failure> {
+    let environment = Environment::of_process();
+    let network = network(global, keepalive, &environment)?;
     let is_attended = attendance == Attendance::Person;
     let plugins = global.configuration.plugins.clone();
     if !plugins.is_empty() {
         // Plugins are code of others, which may print.
         sys::keep_stdout().map_err(Failure::system("standard output cannot be kept from plugins"))?;
     }
-    let settings = Settings {
+    Ok(Settings {
         network,
         cloud: CloudChoice::parse(&global.cloud)?,
         credential: global.credential.clone(),
@@ -91,8 +126,7 @@ async fn open(
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
         cache: places(global),
-    };
-    Ok(Client::new(settings).await?)
+    })
 }
 
 fn network(

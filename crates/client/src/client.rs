@@ -12,7 +12,7 @@ use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, Sign
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
-use bastide_core::{BastionHost, Cloud, Plan, Provider, Secret, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Secret, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Ledger, Observer, Relay, Witness};
 
@@ -154,12 +154,12 @@ impl Host {
 
 /// Azure, as one identity sees it over one network.
 pub struct Client {
-    network: Network,
+    pub(crate) network: Network,
     provider: Arc<dyn Provider>,
-    arm: Arc<Arm>,
+    pub(crate) arm: Arc<Arm>,
     subscription: Option<String>,
-    setup: Setup,
-    ledger: Option<Arc<dyn Ledger>>,
+    pub(crate) setup: Setup,
+    pub(crate) ledger: Option<Arc<LedgerFolder>>,
     places: Option<Arc<Places>>,
 }
 
@@ -210,7 +210,7 @@ impl Client {
         };
         let provider = credential.open(&setup)?;
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
-        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)) as Arc<dyn Ledger>);
+        let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)));
         let places = cache.map(|folder| Arc::new(Places::new(folder)));
         Ok(Self { network, provider, arm, subscription, setup, ledger, places })
     }
@@ -248,11 +248,22 @@ impl Client {
     /// # Errors
     /// [`Error::Arm`].
     pub async fn bastion_host(&self, bastion: &Bastion, target: &Target) -> Result<Host, Error> {
-        let words = BastionName {
-            name: bastion.name.clone(),
-            group: bastion.group.clone(),
-            subscriptions: self.subscriptions(Some(target)),
-        };
+        self.host(bastion, self.subscriptions(Some(target))).await
+    }
+
+    /// Finds a Bastion host where no target is in view.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Arm`].
+    pub async fn named_host(&self, bastion: &Bastion) -> Result<Host, Error> {
+        self.host(bastion, self.subscriptions(None)).await
+    }
+
+    async fn host(&self, bastion: &Bastion, subscriptions: SubscriptionSources) -> Result<Host, Error> {
+        let (name, group) = (bastion.name.clone(), bastion.group.clone());
+        let words = BastionName { name, group, subscriptions };
         let description = self.arm.find_bastion(&words).await?;
         let token = self.arm.token_request(description.id.subscription());
         Ok(Host { description, token, kept: None })
@@ -271,7 +282,8 @@ impl Client {
         observer: Observer,
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
-        let options = RelayOptions { ledger: options.ledger.or_else(|| self.ledger.clone()), ..options };
+        let own = || self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>);
+        let options = RelayOptions { ledger: options.ledger.or_else(own), ..options };
         let machine = plan.machine().cloned();
         let witness = (machine.is_some() || host.kept.is_some()).then(|| -> Arc<dyn Witness> {
             Arc::new(Power::new(Arc::clone(&self.arm), machine, host.kept.clone()))
@@ -319,6 +331,17 @@ impl Client {
             network: Some(self.setup.network.clone()),
         };
         Ok(Plugin::new(settings, services).sign_in(request).await?)
+    }
+
+    /// The subscription of a Bastion host, or the first that it is looked for in: name or id.
+    pub(crate) fn first_subscription(
+        &self,
+        bastion: Option<&str>,
+        target: Option<&Target>,
+    ) -> Option<String> {
+        let of_id = || Some(ResourceId::parse(bastion?).ok()?.subscription().to_owned());
+        let of_words = || Some(self.subscriptions(target).candidates().into_iter().next()?.words);
+        of_id().or_else(of_words)
     }
 
     /// `AZURE_CONFIG_DIR`, or `.azure` in the user's home.

@@ -31,6 +31,16 @@ pub enum Error {
     /// A connection failed.
     #[error(transparent)]
     Connection(#[from] bastide_relay::Error),
+    /// The service did not end a session.
+    #[error("session '{id}' was not ended: {}", message.as_deref().unwrap_or(state))]
+    NotEnded {
+        /// Which.
+        id: String,
+        /// `NotFound`, or `Failed`.
+        state: String,
+        /// What the service says.
+        message: Option<String>,
+    },
     /// Somebody listens there.
     #[error("{endpoint} is in use by another program")]
     EndpointTaken {
@@ -68,6 +78,7 @@ impl Error {
             Error::Arm(error) => error.hint(),
             Error::Network(error) => error.hint(),
             Error::Connection(error) => error.hint(),
+            Error::NotEnded { .. } => Some("`bastide sessions list` shows those that are there".into()),
             Error::EndpointTaken { endpoint: Endpoint::Tcp(_) } => {
                 Some("--port 0 takes any free port and says which".into())
             }
@@ -97,6 +108,8 @@ impl Error {
             Error::Network(error) if error.is_configuration() => Fault::Usage,
             Error::Network(_) => Fault::Network,
             Error::Connection(error) => error.fault(),
+            Error::NotEnded { state, .. } if state.eq_ignore_ascii_case("notfound") => Fault::NotFound,
+            Error::NotEnded { .. } => Fault::Service,
             Error::NoBastion
             | Error::EndpointTaken { .. }
             | Error::PortPrivileged { .. }

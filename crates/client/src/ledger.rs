@@ -44,6 +44,17 @@ struct Page {
     owed: usize,
 }
 
+/// A token that a process left behind which is gone: it counts as a session of its host until it is given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// Names it in the ledger.
+    pub id: String,
+    /// Who minted it: host, and port where it is not that of HTTPS.
+    pub host: String,
+    /// When.
+    pub minted: SystemTime,
+}
+
 /// What is kept of a token: enough to give it back, and nothing that opens anything.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,29 +120,72 @@ impl LedgerFolder {
         }
     }
 
-    /// Takes over what `owner` left, if nobody else does.
-    fn take_over(&self, owner: &str, names: &BTreeSet<String>, taken: &mut Vec<(Entry, Debt)>) {
-        let owner_path = self.folder.join(format!("{owner}.{OWNER}"));
+    /// What processes that are gone have left, without touching it.
+    pub(crate) fn left_behind(&self) -> Vec<LeftBehind> {
+        let (names, own) = (names(&self.folder).unwrap_or_default(), self.own());
+        let mut left = Vec::new();
+        for owner in owners(&names, own.as_deref()) {
+            let Owner::Gone(_lock) = self.owner(owner) else { continue };
+            let entries = entries(&names, owner).filter_map(|name| {
+                let (debt, minted) = read(&self.folder.join(name)).ok()?;
+                Some(LeftBehind { id: name.clone(), host: debt.host.authority(), minted })
+            });
+            left.extend(entries);
+        }
+        left
+    }
+
+    /// Takes over the one entry of this name, if it is one that was left behind.
+    pub(crate) fn take_one(&self, id: &str) -> Option<(Entry, Debt)> {
+        let (names, own) = (names(&self.folder).unwrap_or_default(), self.own());
+        let owner = owners(&names, own.as_deref())
+            .into_iter()
+            .find(|owner| entries(&names, owner).any(|name| name == id))?;
+        let Owner::Gone(_lock) = self.owner(owner) else { return None };
+        let path = self.folder.join(id);
+        let (debt, _) = read(&path).ok()?;
+        let entry = self.add(|new| fs::rename(&path, new)).ok()?;
+        if entries(&names, owner).count() == 1 {
+            remove(&self.folder.join(format!("{owner}.{OWNER}")));
+        }
+        Some((entry, debt))
+    }
+
+    /// The first part of the names of this process's own files.
+    fn own(&self) -> Option<String> {
+        self.lock().as_ref().map(|page| page.name.clone())
+    }
+
+    /// Whether a process lives; of one that does not, nobody else takes anything over meanwhile.
+    fn owner(&self, owner: &str) -> Owner {
+        let path = self.folder.join(format!("{owner}.{OWNER}"));
         // For writing: NFS locks nothing else for one alone (flock(2)).
-        let lock = match OpenOptions::new().read(true).write(true).open(&owner_path) {
+        match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => match file.try_lock() {
-                Ok(()) => Some(file),
-                Err(TryLockError::WouldBlock) => return,
+                Ok(()) => Owner::Gone(Some(file)),
+                Err(TryLockError::WouldBlock) => Owner::Lives,
                 Err(TryLockError::Error(error)) => {
-                    return self.complain("the ledger cannot be locked", &error);
+                    self.complain("the ledger cannot be locked", &error);
+                    Owner::Lives
                 }
             },
             // Its owner has settled everything, or somebody was interrupted here: what can be renamed is nobody's.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return self.complain("the ledger cannot be read", &error),
-        };
-        let entries = names.iter().filter(|name| {
-            name.strip_prefix(owner).is_some_and(|rest| rest.starts_with('.') && rest != ".owner")
-        });
-        for name in entries {
+            Err(error) if error.kind() == ErrorKind::NotFound => Owner::Gone(None),
+            Err(error) => {
+                self.complain("the ledger cannot be read", &error);
+                Owner::Lives
+            }
+        }
+    }
+
+    /// Takes over what `owner` left, if nobody else does.
+    fn take_over(&self, owner: &str, names: &BTreeSet<String>, taken: &mut Vec<(Entry, Debt)>) {
+        let Owner::Gone(lock) = self.owner(owner) else { return };
+        for name in entries(names, owner) {
             let path = self.folder.join(name);
             match read(&path) {
-                Ok(debt) if taken.len() < MOST_INHERITED => match self.add(|own| fs::rename(&path, own)) {
+                Ok((debt, _)) if taken.len() < MOST_INHERITED => match self.add(|own| fs::rename(&path, own))
+                {
                     Ok(entry) => taken.push((entry, debt)),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return self.complain("the ledger cannot be written", &error),
@@ -145,7 +199,7 @@ impl LedgerFolder {
                 }
             }
         }
-        remove(&owner_path);
+        remove(&self.folder.join(format!("{owner}.{OWNER}")));
         drop(lock);
     }
 }
@@ -175,17 +229,10 @@ impl Ledger for LedgerFolder {
                 return Vec::new();
             }
         };
-        let own = self.lock().as_ref().map(|page| page.name.clone());
-        let owners: BTreeSet<&str> =
-            names.iter().filter_map(|name| name.split_once('.')).map(|(owner, _)| owner).collect();
+        let own = self.own();
         let mut taken = Vec::new();
-        for owner in owners {
-            if owner.is_empty() {
-                continue;
-            }
-            if Some(owner) != own.as_deref() {
-                self.take_over(owner, &names, &mut taken);
-            }
+        for owner in owners(&names, own.as_deref()) {
+            self.take_over(owner, &names, &mut taken);
         }
         for unborn in names.iter().filter(|name| name.starts_with('.')) {
             remove_if_old(&self.folder.join(unborn));
@@ -214,6 +261,28 @@ impl Page {
     }
 }
 
+/// Whoever wrote entries.
+enum Owner {
+    Lives,
+    /// With the lock on its file, where there is one.
+    Gone(Option<File>),
+}
+
+/// Processes that have files there, but for one's own.
+fn owners<'a>(names: &'a BTreeSet<String>, own: Option<&str>) -> BTreeSet<&'a str> {
+    let all = names.iter().filter_map(|name| name.split_once('.')).map(|(owner, _)| owner);
+    all.filter(|owner| !owner.is_empty() && Some(*owner) != own).collect()
+}
+
+/// The entries of one process.
+fn entries<'a>(names: &'a BTreeSet<String>, owner: &'a str) -> impl Iterator<Item = &'a String> {
+    let of_owner = move |name: &&String| {
+        let rest = name.strip_prefix(owner).and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| rest != OWNER)
+    };
+    names.iter().filter(of_owner)
+}
+
 /// The files of a folder by name.
 fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -232,8 +301,8 @@ fn write(path: &Path, debt: &Debt) -> io::Result<()> {
     sys::create_private(path)?.write_all(&bytes).inspect_err(|_| remove(path))
 }
 
-/// What is too old, or not a line of ours, is an error that is not `NotFound`.
-fn read(path: &Path) -> io::Result<Debt> {
+/// A token and when it was minted. What is too old, or not a line of ours, is an error that is not `NotFound`.
+fn read(path: &Path) -> io::Result<(Debt, SystemTime)> {
     let invalid = |reason: &str| io::Error::new(ErrorKind::InvalidData, reason.to_owned());
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST_LINE).read_to_end(&mut bytes)?;
@@ -241,13 +310,11 @@ fn read(path: &Path) -> io::Result<Debt> {
     let line: Line = serde_json::from_slice(&bytes).map_err(|_| invalid("not an entry"))?;
     let minted = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(line.minted));
     // A clock that was set back makes an entry young, not old.
-    let age = minted.map(|minted| minted.elapsed().unwrap_or_default()).unwrap_or(KEPT);
-    if age >= KEPT {
-        return Err(invalid("too old"));
-    }
+    let minted = minted.filter(|minted| minted.elapsed().unwrap_or_default() < KEPT);
+    let minted = minted.ok_or_else(|| invalid("too old"))?;
     let authority = line.host.strip_prefix("https://").ok_or_else(|| invalid("not an https host"))?;
     let host = Origin::https(authority).map_err(|_| invalid("not a host"))?;
-    Ok(Debt { host, auth_token: line.auth_token.into(), node_id: line.node_id })
+    Ok((Debt { host, auth_token: line.auth_token.into(), node_id: line.node_id }, minted))
 }
 
 /// A file without a name of its own: somebody was killed between two lines of [`Page::open`], or is just there.
@@ -344,6 +411,37 @@ mod tests {
         late.strike_out(taken[0].0);
         living.strike_out(mine);
         assert!(left(&folder).is_empty());
+    }
+
+    #[test]
+    fn what_was_left_behind_can_be_looked_at_and_taken_one_by_one() {
+        let folder = TempDir::new().unwrap();
+        let living = LedgerFolder::new(folder.path().into());
+        let mine = living.record(&debt("living")).unwrap();
+        crash(&folder, &["one", "two"]);
+        let heir = LedgerFolder::new(folder.path().into());
+        for _ in 0..2 {
+            let left = heir.left_behind();
+            assert_eq!(left.len(), 2, "{left:?}");
+            assert_eq!(left[0].host, "bst-1.bastion.azure.com");
+            assert!(left[0].minted.elapsed().unwrap() < KEPT);
+        }
+        let ids: Vec<_> = heir.left_behind().into_iter().map(|left| left.id).collect();
+        let own = format!("{}.{}", living.own().unwrap(), mine.0);
+        for id in ["", "x", "../x", "1-a.1", &own] {
+            assert!(heir.take_one(id).is_none(), "{id}");
+        }
+        let (entry, two) = heir.take_one(&ids[1]).unwrap();
+        assert_eq!(two.auth_token.expose(), "two");
+        assert!(heir.take_one(&ids[1]).is_none());
+        heir.strike_out(entry);
+        assert_eq!(heir.left_behind().len(), 1);
+        let (entry, one) = heir.take_one(&ids[0]).unwrap();
+        assert_eq!(one.auth_token.expose(), "one");
+        heir.strike_out(entry);
+        living.strike_out(mine);
+        assert!(left(&folder).is_empty());
+        assert!(heir.left_behind().is_empty());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //!
 //! The paved path is [`Client::new`] from [`Settings`], [`Client::find`] for the VM and the Bastion host that [`Words`]
 //! mean, [`Host::plan`] for a target and a port, [`Client::relay`] for the connections, and a [`Tunnel`] of [`Forward`]s, or [`Relay::carry`] for a stream
-//! that is there already.
+//! that is there already. [`Client::doctor`] says which link of all that is broken.
 
 mod client;
+pub mod doctor;
 mod endpoint;
 mod error;
 mod lead;
@@ -15,6 +16,7 @@ mod meter;
 mod peer;
 mod places;
 mod power;
+mod sessions;
 mod sys;
 mod tunnel;
 
@@ -26,7 +28,7 @@ pub mod plugin {
     };
 }
 
-pub use bastide_arm::{ListedHost, ListedMachine, PowerState, Topology, Wanted};
+pub use bastide_arm::{ListedHost, ListedMachine, PowerState, Session, SessionEnd, Topology, Wanted};
 #[cfg(unix)]
 pub use bastide_auth::{Agent, Progress};
 pub use bastide_auth::{
@@ -44,7 +46,9 @@ pub use bastide_relay::{
 pub use client::{Bastion, Caller, Client, CloudChoice, Found, Host, Settings, Source, Words};
 pub use endpoint::{Endpoint, ForwardSpec, Inherited, LocalSpec};
 pub use error::Error;
+pub use ledger::LeftBehind;
 pub use meter::Meter;
 pub use peer::PeerPolicy;
 pub use places::KnownNames;
+pub use sessions::{Crowding, Sessions};
 pub use tunnel::{Forward, Seats, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

@@ -23,6 +23,10 @@ pub struct BastionHost {
     pub session_recording: bool,
     /// `properties.provisioningState`, such as `Succeeded`.
     pub provisioning_state: Option<String>,
+    /// `properties.scaleUnits`: how many instances share the sessions (protocol.md §4, limits).
+    pub scale_units: Option<u32>,
+    /// The subnet from which it reaches VMs. Shared hosts (Developer, QuickConnect) have none.
+    pub subnet: Option<ResourceId>,
 }
 
 impl BastionHost {
@@ -111,12 +115,34 @@ struct Properties {
     enable_ip_connect: Option<bool>,
     enable_session_recording: Option<bool>,
     provisioning_state: Option<String>,
+    scale_units: Option<u32>,
+    #[serde(default)]
+    ip_configurations: Vec<IpConfiguration>,
+}
+
+#[derive(Deserialize)]
+struct IpConfiguration {
+    #[serde(default)]
+    properties: IpConfigurationProperties,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct IpConfigurationProperties {
+    subnet: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    id: String,
 }
 
 impl TryFrom<Resource> for BastionHost {
     type Error = Error;
 
     fn try_from(resource: Resource) -> Result<Self, Error> {
+        let subnets = resource.properties.ip_configurations.into_iter();
+        let subnet = subnets.filter_map(|one| ResourceId::parse(&one.properties.subnet?.id).ok()).next();
         Ok(Self {
             id: ResourceId::parse(&resource.id)?,
             dns_name: resource.properties.dns_name.filter(|name| !name.is_empty()),
@@ -126,6 +152,8 @@ impl TryFrom<Resource> for BastionHost {
             ip_connect: resource.properties.enable_ip_connect.unwrap_or(false),
             session_recording: resource.properties.enable_session_recording.unwrap_or(false),
             provisioning_state: resource.properties.provisioning_state,
+            scale_units: resource.properties.scale_units,
+            subnet,
         })
     }
 }
@@ -139,13 +167,16 @@ mod tests {
         let host = BastionHost::from_json(
             br#"{"name":"b","id":"/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/bastionHosts/b",
                 "etag":"W/\"1\"","sku":{"name":"standard"},"properties":{"dnsName":"bst-1.bastion.azure.com",
-                "enableTunneling":true,"enableIpConnect":null,"scaleUnits":2,"provisioningState":"Succeeded"}}"#,
+                "enableTunneling":true,"enableIpConnect":null,"scaleUnits":2,"provisioningState":"Succeeded",
+                "ipConfigurations":[{"name":"IpConf","properties":{"subnet":{"id":"/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/AzureBastionSubnet"}}}]}}"#,
         )
         .unwrap();
         assert_eq!(host.sku, Sku::Standard);
         assert_eq!(host.tunneling, Some(true));
         assert_eq!(host.dns_name.as_deref(), Some("bst-1.bastion.azure.com"));
         assert!(!host.ip_connect && !host.session_recording);
+        assert_eq!(host.scale_units, Some(2));
+        assert_eq!(host.subnet.unwrap().parent().unwrap().name(), "v");
     }
 
     #[test]

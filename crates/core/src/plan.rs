@@ -366,6 +366,8 @@ mod tests {
             ip_connect: true,
             session_recording: false,
             provisioning_state: Some("Succeeded".into()),
+            scale_units: Some(2),
+            subnet: None,
         }
     }
 

@@ -96,6 +96,12 @@ impl ResourceId {
         }
     }
 
+    /// The resource that it is a part of, such as a subnet's virtual network; none for one that stands by itself.
+    pub fn parent(&self) -> Option<Self> {
+        let [.., (_, parent), _] = self.types_and_names.as_slice() else { return None };
+        Self::parse(self.text.get(..parent.end)?).ok()
+    }
+
     /// The full type, such as `Microsoft.Compute/virtualMachines`, in the spelling given.
     pub fn resource_type(&self) -> String {
         let types = self.types_and_names.iter().map(|(kind, _)| kind.of(&self.text));
@@ -224,6 +230,13 @@ mod tests {
         ] {
             assert!(matches!(ResourceId::parse(text), Err(Error::ResourceId { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_part_knows_what_it_is_a_part_of() {
+        assert_eq!(ResourceId::parse(VM).unwrap().parent(), None);
+        let nic = ResourceId::parse(&format!("{VM}/networkInterfaces/nic")).unwrap();
+        assert_eq!(nic.parent().unwrap().as_str(), VM);
     }
 
     #[test]

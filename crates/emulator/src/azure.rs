@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::arm::Operations;
 use crate::data_plane::Sessions;
 use crate::entra::{Claims, Issuer, SignIns, TokenFault};
 use crate::faults::{Fault, Faults, Order};
@@ -33,6 +34,7 @@ pub(crate) struct Azure {
     pub(crate) key_vaults: KeyVaults,
     pub(crate) services: Services,
     pub(crate) sessions: Sessions,
+    pub(crate) operations: Operations,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
     /// Asks every connection that is not a tunnel to end.

@@ -11,6 +11,7 @@ use crate::scenario::{
     Application, BastionHost, Os, Place, Ports, Power, Scenario, Service, Subscription, Tenant, Tunneling,
     network_id,
 };
+use crate::security::Guard;
 
 /// Everything that can be looked up.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Inventory {
     pub(crate) machines: Vec<Machine>,
     /// Virtual networks.
     pub(crate) networks: Vec<Network>,
+    /// Network security groups.
+    pub(crate) guards: Vec<Guard>,
 }
 
 /// An ARM resource: what a GET on its id answers.
@@ -105,6 +108,7 @@ impl Inventory {
             hosts: Vec::new(),
             machines: Vec::new(),
             networks: Vec::new(),
+            guards: Vec::new(),
         };
         inventory.add_networks(scenario);
         for host in &scenario.bastion_hosts {
@@ -189,6 +193,7 @@ impl Inventory {
                 );
             }
         }
+        inventory.add_security_groups(scenario);
         inventory
     }
 

@@ -34,6 +34,7 @@ mod oidc;
 mod principals;
 mod rules;
 pub mod scenario;
+mod security;
 mod server;
 mod services;
 mod socket;
@@ -404,6 +405,7 @@ fn prepare(options: &Options, port: u16, plain_port: u16) -> Result<Prepared, Er
         issuer: entra::Issuer::new(&state)?,
         recorder: transcript::Recorder::new(state.create("transcript.jsonl")?),
         sessions: data_plane::Sessions::default(),
+        operations: arm::Operations::default(),
         faults: faults::Faults::default(),
         key_vaults: key_vault::KeyVaults::new(scenario, port, &state)?,
         inventory,

@@ -276,6 +276,8 @@ pub enum End {
     Stopped,
     /// A fault ended it.
     Fault,
+    /// Its session was disconnected by ARM.
+    Disconnected,
 }
 
 impl Tunnel {

@@ -59,7 +59,12 @@ impl Dialer {
         self.secure(Layer::Tcp(tcp), origin, deadline).await
     }
 
-    async fn secure(&self, layer: Layer, origin: &Origin, deadline: &Deadline) -> Result<Layer, Error> {
+    pub(crate) async fn secure(
+        &self,
+        layer: Layer,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<Layer, Error> {
         match origin.scheme() {
             Scheme::Http => Ok(layer),
             Scheme::Https => {
@@ -70,7 +75,7 @@ impl Dialer {
 
     /// The first of `addresses` that answers, both families at once after a short head start
     /// (RFC 8305), by hyper-util's connector.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         origin: &Origin,
         addresses: Vec<SocketAddr>,
@@ -101,7 +106,7 @@ impl Dialer {
     }
 
     /// Asks `proxy` for a tunnel to `origin` (RFC 9110 §9.3.6).
-    async fn tunnel(
+    pub(crate) async fn tunnel(
         &self,
         layer: Layer,
         proxy: &Proxy,
@@ -161,7 +166,7 @@ fn scheme(challenge: &str) -> Option<String> {
 /// The addresses of an origin. Names below `localhost` lead to loopback without anybody being asked
 /// (RFC 6761 §6.3); every other name is the operating system's to resolve, on a thread of tokio's
 /// blocking pool that ends when the system's resolver does.
-async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
+pub(crate) async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
     let port = origin.port();
     if let Some(address) = origin.address() {
         return Ok(vec![SocketAddr::new(address, port)]);

@@ -4,7 +4,7 @@
 //!
 //! A [`Network`] is made once from [`Options`] and cloned freely. Requests go through
 //! [`Network::send`]; a connection of one's own comes from [`Network::dial`] and [`Network::upgrade`], and without
-//! waiting from [`Network::dial_ahead`] and [`Network::take_spare`].
+//! waiting from [`Network::dial_ahead`] and [`Network::take_spare`]. [`Network::walk`] shows the way, step by step.
 //! Every wait ends: see [`Options`].
 
 mod buffer;
@@ -22,6 +22,7 @@ mod spare;
 mod sys;
 mod tls;
 mod upgrade;
+mod walk;
 mod wire;
 
 use std::fmt;
@@ -42,6 +43,7 @@ pub use crate::retry_after::retry_after;
 #[cfg(target_os = "linux")]
 pub use crate::sys::{Diagnosis, diagnose};
 pub use crate::upgrade::Upgrade;
+pub use crate::walk::{Reached, Walk};
 pub use crate::wire::{Standing, Wire};
 
 use crate::deadline::Deadline;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::Buffer;
-
+use crate::chain::Chain;
 use crate::sys;
 
 /// A connection to an origin, plain or TLS, through a proxy or not.
@@ -132,6 +132,14 @@ pub(crate) enum Layer {
 }
 
 impl Layer {
+    /// The certificates that the other end presented; none without TLS.
+    pub(crate) fn chain(&self) -> Chain {
+        match self {
+            Layer::Tcp(_) => Chain::read([]),
+            Layer::Tls(tls) => Chain::read(tls.get_ref().1.peer_certificates().unwrap_or_default()),
+        }
+    }
+
     fn standing(&self) -> Option<Standing> {
         match self {
             Layer::Tcp(tcp) => sys::standing(tcp),

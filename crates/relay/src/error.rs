@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bastide_core::{AuthError, End, Fault, GrantError, ResourceId, Wait};
+use bastide_core::{AuthError, End, Fault, GrantError, ResourceId, TargetKind, Wait};
 
 /// A connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,14 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
+    /// A token could not be given back.
+    #[error("a token could not be given back to '{host}': {reason}")]
+    NotReleased {
+        /// Who minted it.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// The tunnel was stopped meanwhile.
     #[error("the tunnel was stopped")]
     Stopped,
@@ -158,8 +166,11 @@ impl Error {
             )),
             Error::Sick { .. } => Some("the service seems to be in trouble: try again in a few minutes".into()),
             Error::VmOff { state, .. } if state == "starting" => Some("try again when it has started".into()),
-            Error::VmOff { id, .. } => Some(format!("start it: az vm start --ids {id}")),
+            Error::VmOff { id, .. } => Some(format!("start it: {}", start(id))),
             Error::TimedOut { .. } => Some("--connect-timeout SECONDS gives it longer".into()),
+            Error::NotReleased { .. } => {
+                Some("the next bastide tries again, and the service ends it by itself at its idle time-out".into())
+            }
             Error::Stopped => None,
         }
     }
@@ -177,6 +188,7 @@ impl Error {
             | Error::Pod { .. }
             | Error::Upgrade { .. }
             | Error::Accept
+            | Error::NotReleased { .. }
             | Error::Sick { .. } => Fault::Service,
             Error::PortClosed { .. } | Error::NoAnswer { .. } => Fault::Vm,
             Error::VmOff { .. } => Fault::NotFound,
@@ -200,6 +212,20 @@ impl Error {
             Error::Mint { request_id, .. } | Error::Upgrade { request_id, .. } => request_id.as_deref(),
             _ => None,
         }
+    }
+}
+
+/// The line that starts a VM.
+fn start(id: &ResourceId) -> String {
+    match (id.kind(), id.parent()) {
+        (TargetKind::ScaleSetInstance, Some(set)) => format!(
+            "az vmss start --name {} --resource-group {} --subscription {} --instance-ids {}",
+            set.name(),
+            id.group(),
+            id.subscription(),
+            id.name()
+        ),
+        _ => format!("az vm start --ids {id}"),
     }
 }
 

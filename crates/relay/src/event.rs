@@ -15,6 +15,11 @@ pub enum Event {
         /// Who connected, as far as known.
         peer: String,
     },
+    /// A WebSocket is open, over which bytes can go; once an attempt.
+    Connected {
+        /// The connection's number.
+        id: u64,
+    },
     /// An attempt failed and another will be made.
     Retry {
         /// The connection's number.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::{Debt, Entry, Event, Ledger, Observer, USER_AGENT};
+use crate::{Debt, Entry, Error, Event, Ledger, Observer, USER_AGENT};
 
 /// A grant that is given back when this is dropped, wherever that happens: at the end of a connection, in a
 /// cancelled future, in a panic.
@@ -169,7 +169,7 @@ impl Shared {
         let turn = self.turns.acquire().await;
         let mut reason = String::new();
         for attempt in 1..=RELEASE_ATTEMPTS {
-            match self.try_release(&release.debt).await {
+            match try_release(&self.network, &release.debt).await {
                 Ok(()) => {
                     drop(turn);
                     self.strike_out(release.entry);
@@ -198,7 +198,7 @@ impl Shared {
             if failed.contains(&debt.host) {
                 continue;
             }
-            match self.try_release(&debt).await {
+            match try_release(&self.network, &debt).await {
                 Ok(()) => {
                     self.strike_out(Some(entry));
                     done += 1;
@@ -217,28 +217,39 @@ impl Shared {
             ledger.strike_out(entry);
         }
     }
+}
 
-    async fn try_release(&self, release: &Debt) -> Result<(), String> {
-        let path = Plan::release_path(&release.auth_token);
-        let mut request = Request::builder()
-            .method(Method::DELETE)
-            .uri(format!("{}{}", release.host, path.expose()))
-            .header(header::USER_AGENT, USER_AGENT);
-        // A grant without a node, which is none, is given back as far as possible.
-        if !release.node_id.is_empty() {
-            request = request.header("X-Node-Id", release.node_id.as_str());
-        }
-        let request = request
-            .body(Bytes::new())
-            // The error would show the path, and the token with it.
-            .map_err(|_| "the service's token or node does not fit into a request".to_owned())?;
-        let answer = timeout(RELEASE_WITHIN, self.network.send(request)).await;
-        match answer {
-            Err(_) => Err(format!("no answer within {} s", RELEASE_WITHIN.as_secs())),
-            Ok(Err(error)) => Err(error.to_string()),
-            // 404: the service has forgotten it already (protocol.md §3 step 4).
-            Ok(Ok(answer)) if matches!(answer.status().as_u16(), 200 | 204 | 404) => Ok(()),
-            Ok(Ok(answer)) => Err(format!("status {}", answer.status().as_u16())),
-        }
+/// Gives back what a process that is gone has left, when somebody asks for it: one try.
+///
+/// Cancel safe in that the token may be given back again.
+///
+/// # Errors
+/// [`Error::NotReleased`].
+pub async fn give_back(network: &Network, debt: &Debt) -> Result<(), Error> {
+    let failed = |reason| Error::NotReleased { host: debt.host.authority(), reason };
+    try_release(network, debt).await.map_err(failed)
+}
+
+async fn try_release(network: &Network, release: &Debt) -> Result<(), String> {
+    let path = Plan::release_path(&release.auth_token);
+    let mut request = Request::builder()
+        .method(Method::DELETE)
+        .uri(format!("{}{}", release.host, path.expose()))
+        .header(header::USER_AGENT, USER_AGENT);
+    // A grant without a node, which is none, is given back as far as possible.
+    if !release.node_id.is_empty() {
+        request = request.header("X-Node-Id", release.node_id.as_str());
+    }
+    let request = request
+        .body(Bytes::new())
+        // The error would show the path, and the token with it.
+        .map_err(|_| "the service's token or node does not fit into a request".to_owned())?;
+    let answer = timeout(RELEASE_WITHIN, network.send(request)).await;
+    match answer {
+        Err(_) => Err(format!("no answer within {} s", RELEASE_WITHIN.as_secs())),
+        Ok(Err(error)) => Err(error.to_string()),
+        // 404: the service has forgotten it already (protocol.md §3 step 4).
+        Ok(Ok(answer)) if matches!(answer.status().as_u16(), 200 | 204 | 404) => Ok(()),
+        Ok(Ok(answer)) => Err(format!("status {}", answer.status().as_u16())),
     }
 }

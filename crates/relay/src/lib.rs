@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use event::{Account, Event, Moved};
+pub use lease::give_back;
 pub use ledger::{Debt, Entry, Ledger};
 pub use local::{Halves, Local};
 pub use relay::{Keepalive, Options, Relay, VmState, Witness};

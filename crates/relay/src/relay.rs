@@ -362,6 +362,7 @@ impl Shared {
             opened = opening => opened,
         };
         if let Ok(opened) = &opened {
+            (self.observer)(Event::Connected { id: course.id });
             if self.expects_more.load(Ordering::Relaxed) {
                 self.open_ahead(&opened.lease.host);
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bastide_arm::{PowerState, Wanted};
+use bastide_arm::{PowerState, Ruling, Wanted};
 use bastide_core::{BastionHost, Cloud, Grant, Plan, ResourceId, Target, service_message};
 use http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -67,6 +67,10 @@ pub(crate) fn arm(input: &[u8]) {
     let vm = ResourceId::parse(VM).expect("a literal");
     drop(bastide_arm::fuzzing::virtual_machine(&vm, body));
     drop(bastide_arm::fuzzing::azure_cli_default(body, "AzureCloud"));
+    match bastide_arm::fuzzing::security_group(&vm, body, 22) {
+        Some(Ruling::Denied { rule, .. } | Ruling::Unclear { rule }) => fit_for_a_terminal(&rule),
+        Some(Ruling::Allowed) | None => {}
+    }
     if let Err(error) = Cloud::from_metadata("https://localhost:1", body) {
         fit_for_a_terminal(&error.to_string());
     }

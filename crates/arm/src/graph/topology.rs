@@ -279,6 +279,9 @@ impl Row {
                 ip_connect: self.enable_ip_connect.unwrap_or(false),
                 session_recording: self.enable_session_recording.unwrap_or(false),
                 provisioning_state: given(Some(word(self.provisioning_state))),
+                // Asked of ARM itself, where it matters.
+                scale_units: None,
+                subnet: None,
             },
         }
     }

@@ -2,6 +2,7 @@
 //! mean and what is done with them.
 
 mod carry;
+mod host;
 mod list;
 mod place;
 mod ssh;
@@ -19,6 +20,7 @@ use crate::configuration::{self, Configuration};
 use crate::exit::Failure;
 
 pub(crate) use carry::{Exec, LocalSide, Proxy, Tunnel};
+pub(crate) use host::{Doctor, Sessions, SessionsTask};
 pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
 pub(crate) use ssh::{AuthType, HostKeyCheck, SignIn, Ssh, SshCert, SshConfig, Transfer};
@@ -78,6 +80,12 @@ pub(crate) enum Command {
     /// Carry one connection on standard input and output, for OpenSSH's ProxyCommand
     #[command(after_help = PROXY_EXAMPLES)]
     Proxy(Proxy),
+    /// Find the link between here and a VM that is broken, and say what mends it
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
+    /// Show the sessions of a Bastion host, or end some
+    #[command(after_help = SESSIONS_EXAMPLES)]
+    Sessions(Sessions),
     /// Show the configured plugins, or whether a file can be one
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -207,6 +215,18 @@ In ~/.ssh/config:
   Host web-01
       HostKeyAlias web-01.bastion
       ProxyCommand bastide proxy %n --resource-port %p";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  bastide doctor web-01
+  bastide doctor -n BASTION -g GROUP --target-resource-id ID --resource-port 5432 -o json
+It opens one session and gives it back; nothing is changed. The report is safe to pass on.";
+
+const SESSIONS_EXAMPLES: &str = "\
+Examples:
+  bastide sessions -n BASTION -g GROUP
+  bastide sessions list web-01
+  bastide sessions close -n BASTION -g GROUP ID";
 
 const PLUGIN_EXAMPLES: &str = "\
 In ~/.config/bastide/config.toml:
@@ -562,6 +582,12 @@ mod tests {
             "bastide login --tenant t --no-browser",
             "bastide account -o json --credential Managed-Identity --client-id object:o --no-cache",
             "bastide logout",
+            "bastide doctor /s -n b -g g --resource-port 5432 --credential azure-cli -o json",
+            "bastide sessions -n b -g g",
+            "bastide sessions list -n b -g g -o json",
+            "bastide sessions list web-01",
+            "bastide sessions close one --target-resource-id /s",
+            "bastide sessions -n b close one two -g g --subscription s",
             "bastide plugin list --config f",
             "bastide plugin check /f -o json",
             "bastide ssh /s --auth-type plugin:vault --credential plugin:other",
@@ -585,6 +611,9 @@ mod tests {
             "bastide ssh /s --auth-type fingerprint",
             "bastide ssh /s --auth-type plugin:",
             "bastide plugin",
+            "bastide sessions close -n b",
+            "bastide sessions open",
+            "bastide doctor /s --resource-port 0",
             "bastide list hosts",
             "bastide exec /s -n b -g g --resource-port 22",
             "bastide exec /s -n b -g g --resource-port 22 --",

@@ -1,7 +1,7 @@
 //! From words to a Bastion host and a VM: by their ids as they are, else by Resource Graph, whose answers are kept for
 //! the next run (`places`). It leaves out what is opened there.
 
-use bastide_arm::{Search, SubscriptionSources, Topology, Wanted};
+use bastide_arm::{Located, Search, SubscriptionSources, Topology, Wanted};
 use bastide_core::{Fault, Plan, Target, TokenRequest};
 
 use super::{Bastion, Client, Host};
@@ -125,15 +125,20 @@ impl Client {
         Ok(topology)
     }
 
-    /// Asks Resource Graph, and ARM for a Bastion host that was named.
-    async fn look_up(&self, words: &Words) -> Result<Place, Error> {
+    /// Asks Resource Graph.
+    pub(crate) async fn locate(&self, words: &Words) -> Result<Located, Error> {
         let search = Search {
             target: words.target.clone(),
             bastion: words.bastion.clone(),
             group: words.group.clone(),
             subscription: self.subscription.clone(),
         };
-        let located = self.arm.locate(&search).await?;
+        Ok(self.arm.locate(&search).await?)
+    }
+
+    /// Asks Resource Graph, and ARM for a Bastion host that was named.
+    async fn look_up(&self, words: &Words) -> Result<Place, Error> {
+        let located = self.locate(words).await?;
         let bastion = match (located.host, &words.bastion) {
             (Some(host), _) => host,
             (None, name) => {

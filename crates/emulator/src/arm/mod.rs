@@ -1,7 +1,9 @@
 //! ARM: cloud metadata, subscriptions, tenants, resources by id and in pages, permissions; each with
-//! ARM's own failures. Queries to Resource Graph are let in here and answered by `graph`. The documents themselves are `inventory.rs`, the cloud's are `metadata.rs`.
+//! ARM's own failures. Queries to Resource Graph are let in here and answered by `graph`. The documents themselves are
+//! `inventory.rs`, the cloud's are `metadata.rs`, sessions are `sessions.rs`.
 
 mod metadata;
+mod sessions;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,10 +17,15 @@ use crate::inventory::{is_below, kind_of};
 use crate::scenario::Subscription;
 use crate::transcript::Kind;
 
+pub(crate) use sessions::Operations;
+
 /// Answers a request that belongs to ARM; none when it does not.
 pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
     let lower = request.lower_segments();
     let path: Vec<&str> = lower.iter().map(String::as_str).collect();
+    if let Some(answered) = sessions::answer(azure, request) {
+        return Some(identified(Kind::Arm, answered.unwrap_or_else(|fault| fault.response(azure))));
+    }
     let (kind, answered) = match (&request.method, path.as_slice()) {
         (&Method::GET, ["metadata", "endpoints"]) => {
             (Kind::Discovery, api_version(request).map(|version| metadata::endpoints(azure, version)))
@@ -29,14 +36,19 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
         }
         _ => return None,
     };
-    let mut response = match answered {
+    let response = match answered {
         Ok(body) => json_answer(StatusCode::OK, &body),
         Err(fault) => fault.response(azure),
     };
+    Some(identified(kind, response))
+}
+
+/// With the ids under which ARM knows the request.
+fn identified(kind: Kind, mut response: Response) -> Answer {
     for header in ["x-ms-request-id", "x-ms-correlation-request-id"] {
         set_header(&mut response, header, &uuid::Uuid::new_v4().to_string());
     }
-    Some(Answer::new(kind, response))
+    Answer::new(kind, response)
 }
 
 /// A query to Resource Graph.
@@ -218,6 +230,16 @@ fn subscription_document(one: &Subscription) -> Value {
 
 /// One page of a list, and the link to the next.
 fn page(azure: &Azure, request: &Request, items: impl Iterator<Item = Value>) -> Result<Value, Fault> {
+    page_at(azure, request, request.target.split('?').next().unwrap_or_default(), items)
+}
+
+/// The same, with the next page at another path than this one.
+fn page_at(
+    azure: &Azure,
+    request: &Request,
+    path: &str,
+    items: impl Iterator<Item = Value>,
+) -> Result<Value, Fault> {
     let size = azure.settings.page_size;
     let skip: usize = match request.parameter("$skiptoken") {
         Some(token) => token.parse().map_err(|_| Fault::SkipToken)?,
@@ -228,7 +250,6 @@ fn page(azure: &Azure, request: &Request, items: impl Iterator<Item = Value>) ->
     value.truncate(size);
     let mut body = json!({ "value": value });
     if let (true, Some(body)) = (more, body.as_object_mut()) {
-        let path = request.target.split('?').next().unwrap_or_default();
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(request.query.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("$skiptoken")));
         query.append_pair("$skiptoken", &(skip + size).to_string());

@@ -16,7 +16,7 @@ use crate::inventory::Host;
 use crate::transcript::Kind;
 
 pub(crate) use mishap::Fate;
-pub(crate) use tokens::{Opening, Sessions, thwart_release};
+pub(crate) use tokens::{Listed, Opening, Sessions, thwart_release};
 
 /// A Bastion host under one of its names.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
 
 use super::{Door, Side, message, node, noted};
 use crate::azure::{Azure, Denied};
@@ -18,17 +19,20 @@ use crate::http::{Answer, Request, Response, json as json_answer, set_header, te
 use crate::inventory::{Machine, kind_of};
 use crate::scenario::{Sku, Tunneling};
 use crate::state::random_text;
-use crate::transcript::{Kind, Session};
+use crate::transcript::{Kind, Session, now};
 
 /// What a connection turns into after its 101.
 #[derive(Debug)]
 pub(crate) struct Opening {
     /// Number of the session.
     pub(crate) session: u64,
-    /// Id of the machine; none when no machine has the address that was asked for.
+    /// Id of the machine; none when no machine has the address that was asked for, or a security group drops the
+    /// connection.
     pub(crate) machine: Option<String>,
     /// Port on it.
     pub(crate) port: u16,
+    /// Is cancelled when ARM disconnects the session.
+    pub(crate) disconnected: CancellationToken,
 }
 
 /// The tokens that are known. Released ones stay known for a while, to tell a second release.
@@ -55,6 +59,19 @@ struct Minted {
     released: Once,
     machine: Option<String>,
     port: u16,
+    /// When it was minted, RFC 3339.
+    since: String,
+    disconnected: CancellationToken,
+}
+
+/// A session of a Bastion host, as ARM lists them.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) number: u64,
+    /// Id of the machine; none when no machine has the address that was asked for.
+    pub(crate) machine: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) since: String,
 }
 
 /// Whether something that can happen once has happened.
@@ -75,6 +92,33 @@ impl Sessions {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens = table.minted.values();
         tokens.flat_map(|minted| [minted.auth_token.clone(), minted.websocket_token.clone()]).collect()
+    }
+
+    /// The sessions of a Bastion host: tokens that were not given back, and tunnels that are open still
+    /// (protocol.md §3 step 4).
+    pub(crate) fn of_host(&self, host: &str, is_open: impl Fn(u64) -> bool) -> Vec<Listed> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = table.minted.iter().filter(|(number, minted)| {
+            minted.host == host
+                && !minted.disconnected.is_cancelled()
+                && (minted.released == Once::NotYet || is_open(**number))
+        });
+        listed
+            .map(|(number, minted)| Listed {
+                number: *number,
+                machine: minted.machine.clone(),
+                port: minted.port,
+                since: minted.since.clone(),
+            })
+            .collect()
+    }
+
+    /// Ends a session and its tunnel.
+    pub(crate) fn disconnect(&self, number: u64) {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(minted) = table.minted.get(&number) {
+            minted.disconnected.cancel();
+        }
     }
 
     fn add(&self, make: impl FnOnce(u64) -> Minted) -> u64 {
@@ -150,6 +194,8 @@ fn try_mint(azure: &Azure, door: Door<'_>, fields: &[(String, String)]) -> Resul
             released: Once::NotYet,
             machine: machine.map(|machine| machine.id.clone()),
             port,
+            since: now(),
+            disconnected: CancellationToken::new(),
         }
     });
     azure.recorder.session(Session {
@@ -214,6 +260,10 @@ fn authorize<'a>(
         must_read(&machine.nic_id)?;
         if !azure.inventory.serves(door.host, machine) {
             return Err(Refusal::Unexpected);
+        }
+        // protocol.md §2: a machine in a peered network.
+        if !machine.vnet_id.eq_ignore_ascii_case(&door.host.vnet_id) {
+            must_read(&machine.vnet_id)?;
         }
         return Ok(Target::Machine(machine));
     }
@@ -346,8 +396,15 @@ pub(super) fn upgrade(azure: &Azure, door: Door<'_>, token: &str, request: &Requ
             let astray = door.side == Side::Gateway && named.as_deref() != Some(&minted.node);
             // A token works once, whatever comes of it (protocol.md §3).
             let used = std::mem::replace(&mut minted.used, Once::Done);
-            let good = used == Once::NotYet && minted.released == Once::NotYet && !astray;
-            let opening = Opening { session: number, machine: minted.machine.clone(), port: minted.port };
+            let disconnected = minted.disconnected.clone();
+            let is_alive = minted.released == Once::NotYet && !disconnected.is_cancelled();
+            let good = used == Once::NotYet && is_alive && !astray;
+            // What a security group drops never comes.
+            let machine = minted.machine.clone().filter(|id| {
+                let machine = azure.inventory.machine(id);
+                machine.is_some_and(|machine| azure.inventory.lets_through(door.host, machine, minted.port))
+            });
+            let opening = Opening { session: number, machine, port: minted.port, disconnected };
             (number, astray, good.then_some(opening))
         },
     );

@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::frames::{Broken, FrameReader, Piece, write_close, write_pong};
 use super::mishap::{self, Doom, Fate, Mishap, Pings};
@@ -37,6 +38,7 @@ pub(crate) async fn run(
     let mut pump = Pump {
         azure,
         session: opening.session,
+        disconnected: opening.disconnected,
         fate,
         reader: FrameReader::default(),
         wire: BytesMut::from(early),
@@ -84,6 +86,8 @@ pub(super) const GOODBYE_TIME: Duration = Duration::from_secs(5);
 pub(super) struct Pump<'a> {
     pub(super) azure: &'a Azure,
     session: u64,
+    /// Is cancelled when ARM disconnects the session.
+    disconnected: CancellationToken,
     fate: Fate,
     reader: FrameReader,
     /// Bytes of the client that are not yet frames.
@@ -109,6 +113,7 @@ impl Pump<'_> {
         let (mut machine_read, mut machine_write) = tokio::io::split(machine);
         let mut scratch = vec![0; READ_BYTES.max(self.fate.style.frame_bytes)];
         let mut stopped = std::pin::pin!(self.azure.stop.cancelled());
+        let mut disconnected = Box::pin(self.disconnected.clone().cancelled_owned());
         let mut news = Box::pin(self.fate.news.clone().cancelled_owned());
         let mut machine_writable = true;
         let mut machine_told = false;
@@ -165,6 +170,7 @@ impl Pump<'_> {
                 },
                 () = sleep_until(deadline), if self.client_done => self.close(CLOSE_NORMAL, End::Client),
                 () = &mut stopped => self.close(CLOSE_GOING_AWAY, End::Stopped),
+                () = &mut disconnected => self.close(CLOSE_GOING_AWAY, End::Disconnected),
                 () = &mut news => {
                     self.fate.ask_again(self.azure);
                     news = Box::pin(self.fate.news.clone().cancelled_owned());

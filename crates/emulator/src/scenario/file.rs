@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::{
-    Application, BastionHost, Instance, KeyVault, ManagedIdentity, Os, Place, Ports, Power, ScaleSet,
-    Scenario, Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription, Tenant, Tunneling,
-    User, VirtualMachine, VirtualNetwork,
+    Application, BastionHost, Instance, KeyVault, ManagedIdentity, NetworkSecurityGroup, Os, Place, Ports,
+    Power, ScaleSet, Scenario, Service, ServicePrincipal, Settings, SignInSettings, Sku, Subscription,
+    Tenant, Tunneling, User, VirtualMachine, VirtualNetwork,
 };
 use crate::faults::Order;
 
@@ -26,6 +26,8 @@ pub(super) struct Sections {
     service_principals: Option<Vec<ServicePrincipal>>,
     managed_identities: Option<Vec<ManagedIdentity>>,
     virtual_networks: Option<Vec<VirtualNetwork>>,
+    #[serde(default)]
+    network_security_groups: Vec<NetworkSecurityGroup>,
     bastion_hosts: Option<Vec<BastionHost>>,
     virtual_machines: Option<Vec<VirtualMachine>>,
     scale_sets: Option<Vec<ScaleSet>>,
@@ -56,6 +58,7 @@ impl From<Sections> for Scenario {
                 .service_principals
                 .unwrap_or_else(|| Scenario::default().service_principals),
             virtual_networks: file.virtual_networks.unwrap_or_else(|| Scenario::default().virtual_networks),
+            network_security_groups: file.network_security_groups,
             bastion_hosts: file.bastion_hosts.unwrap_or_else(|| Scenario::default().bastion_hosts),
             virtual_machines: file.virtual_machines.unwrap_or_else(|| Scenario::default().virtual_machines),
             scale_sets: file.scale_sets.unwrap_or_else(|| Scenario::default().scale_sets),

@@ -6,6 +6,7 @@ mod entra;
 mod file;
 mod key_vault;
 mod network;
+mod security;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -23,6 +24,7 @@ pub use entra::{
 pub use key_vault::{Access, AccessPolicy, Firewall, KeyKind, KeyVault, VaultKey, VaultSecret};
 pub use network::{Peering, PeeringState, Subnet, VirtualNetwork};
 pub(crate) use network::{VIRTUAL_NETWORKS, network_id};
+pub use security::{Direction, NetworkSecurityGroup, RuleAccess, SecurityRule};
 
 /// The documented default scenario, as `--print-scenario` shows it.
 pub const EXAMPLE: &str = include_str!("../../scenario.example.toml");
@@ -52,6 +54,8 @@ pub struct Scenario {
     pub managed_identities: Vec<ManagedIdentity>,
     /// Virtual networks; those that are named and not described are there too.
     pub virtual_networks: Vec<VirtualNetwork>,
+    /// Network security groups; none when left out.
+    pub network_security_groups: Vec<NetworkSecurityGroup>,
     /// Bastion hosts.
     pub bastion_hosts: Vec<BastionHost>,
     /// Virtual machines.
@@ -152,6 +156,7 @@ impl Scenario {
             unique("subnet", network.subnets.iter().map(|subnet| &subnet.name))?;
         }
         self.check_networks()?;
+        self.check_security_groups()?;
         for host in &self.bastion_hosts {
             let what = format!("Bastion host `{}`", host.name);
             self.known_place(&what, &host.place)?;
@@ -277,6 +282,8 @@ pub struct Settings {
     pub token_lifetime_seconds: u32,
     /// Resources on one page of an ARM list. Small, so that every client meets `nextLink`.
     pub page_size: usize,
+    /// Whether ARM has the sessions of a Bastion host at hand; the live service answers 202 and has them later.
+    pub sessions_at_once: bool,
     /// Rows on one page of an answer of Resource Graph. 1,000 is the service's own limit.
     pub graph_page_size: usize,
     /// Largest payload of a frame towards the client, in bytes. 16 KiB is one TLS record.
@@ -292,6 +299,7 @@ impl Default for Settings {
         Settings {
             token_lifetime_seconds: 3599,
             page_size: 2,
+            sessions_at_once: false,
             graph_page_size: 1000,
             frame_bytes: 16 * 1024,
             vm_username: "azureuser".into(),

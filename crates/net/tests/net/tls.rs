@@ -30,6 +30,24 @@ async fn a_bundle_makes_its_authority_trusted() {
 }
 
 #[tokio::test]
+async fn a_walk_shows_each_step() {
+    let authority = Authority::new("Contoso Root CA");
+    let server = Server::tls(authority.acceptor(|_| ()), echo).await;
+    let walk = authority.network().walk(&server.origin("https")).unwrap();
+    assert_eq!(walk.proxy(), None);
+    let addresses = walk.resolve().await.unwrap();
+    let reached = walk.connect(addresses.clone()).await.unwrap();
+    assert!(addresses.contains(&reached.address().unwrap()), "{addresses:?}");
+    let chain = walk.secure(reached).await.unwrap();
+    assert_eq!(chain.certificates()[0].subject, "the server");
+
+    let walk = network().walk(&server.origin("https")).unwrap();
+    let reached = walk.connect(addresses).await.unwrap();
+    let error = walk.secure(reached).await.unwrap_err();
+    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_stranger_is_named_with_all_that_it_presented() {
     let authority = Authority::new("Zscaler Root CA");
     let error = refused(&authority, false, |_| ()).await;

@@ -176,6 +176,8 @@ fn plan(port: u16, sku: Sku) -> Plan {
         ip_connect: false,
         session_recording: false,
         provisioning_state: Some("Succeeded".into()),
+        scale_units: Some(2),
+        subnet: None,
     };
     Plan::new(&host, &Target::Resource(ResourceId::parse(vm).unwrap()), 22).unwrap()
 }
