@@ -38,7 +38,9 @@ pub use bastide_auth::{
 pub use bastide_core::{
     AuthError, Cloud, End, Fault, Plan, Refusal, ResourceId, RetryPolicy, Secret, Target, TargetKind,
 };
-pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, ProxyRules};
+pub use bastide_net::{
+    Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, Page, PageStatus, ProxyRules, serve_pages,
+};
 pub use bastide_relay::{
     Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Moved, Observer,
     Options as RelayOptions, Relay,

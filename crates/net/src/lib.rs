@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod options;
 mod origin;
+mod pages;
 mod proxy;
 mod retry_after;
 mod spare;
@@ -38,6 +39,7 @@ pub use crate::challenge::Challenge;
 pub use crate::error::{BundleFault, Cause, Credentials, Error, Step};
 pub use crate::options::{Keepalive, Options};
 pub use crate::origin::Origin;
+pub use crate::pages::{Page, serve_pages};
 pub use crate::proxy::ProxyRules;
 pub use crate::retry_after::retry_after;
 #[cfg(target_os = "linux")]
@@ -45,6 +47,7 @@ pub use crate::sys::{Diagnosis, diagnose};
 pub use crate::upgrade::Upgrade;
 pub use crate::walk::{Reached, Walk};
 pub use crate::wire::{Standing, Wire};
+pub use ::http::StatusCode as PageStatus;
 
 use crate::deadline::Deadline;
 use crate::dial::Dialer;

@@ -90,8 +90,11 @@ async fn serve(
     let stop = signals.stop();
     let statuses: Statuses = Arc::new(RwLock::default());
     let mut health = std::pin::pin!(match up.health.or(tunnels.health) {
-        Some(address) =>
-            Some(health::serve(open_health(address, up, reporter).await?, Arc::clone(&statuses))),
+        Some(address) => {
+            let listener = open_health(address, up, reporter).await?;
+            let statuses = Arc::clone(&statuses);
+            Some(bastide::serve_pages(listener, move |path| health::page(path, &statuses)))
+        }
         None => None,
     });
     let mut inherited = systemd::sockets(Environment::of_process().get("LISTEN_FDNAMES"));
@@ -160,7 +163,7 @@ async fn open_health(
     up: &arguments::Up,
     reporter: &Reporter,
 ) -> Result<TcpListener, Failure> {
-    if !health::is_private(address) {
+    if !address.ip().is_loopback() {
         if !up.allow_other_users {
             return Err(Failure::usage(
                 format!("health on {address} can be reached from other machines"),
