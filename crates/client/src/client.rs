@@ -12,7 +12,7 @@ use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, Sign
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
-use bastide_core::{BastionHost, Cloud, Plan, Provider, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Ledger, Observer, Relay, Witness};
 
