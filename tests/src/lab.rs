@@ -227,6 +227,12 @@ fn short_folder() -> TempDir {
     tempfile::Builder::new().prefix("lab-").tempdir_in("/tmp").unwrap()
 }
 
+/// The folder of everything that is built: Cargo puts tests three folders below it.
+pub(crate) fn target() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap().to_owned()
+}
+
 /// A program of the workspace: Cargo puts it two folders above the test.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();

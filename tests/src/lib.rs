@@ -9,7 +9,9 @@
 
 mod browser;
 mod lab;
+mod postgres;
 mod program;
+mod python;
 mod service;
 mod sshd;
 mod stranger;
@@ -18,7 +20,9 @@ mod tunnel;
 
 pub use browser::Browser;
 pub use lab::{GROUP, Lab, SUBSCRIPTION, binary};
+pub use postgres::Postgres;
 pub use program::{Outcome, Program, Running};
+pub use python::python;
 pub use service::{Service, free_port};
 pub use sshd::Sshd;
 pub use stranger::Stranger;

@@ -70,6 +70,8 @@ fn tests(root: &Path, steps: &mut Steps, filter: &[&str]) -> Result<()> {
     steps.take("build", || {
         cargo::run(cargo::command(root, &["build", "--locked", "--workspace", "--all-targets"]))
     })?;
+    #[cfg(unix)]
+    steps.take("python", || crate::python::provide(root))?;
     steps.take("tests", || {
         let home = Home::new()?;
         let mut test = cargo::command(root, &["test", "--locked", "--offline"]);

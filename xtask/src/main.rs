@@ -15,6 +15,8 @@ mod headers;
 mod needs;
 mod picture;
 mod plugin_new;
+#[cfg(unix)]
+mod python;
 mod shell;
 #[cfg(target_os = "linux")]
 mod soak;

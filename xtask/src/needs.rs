@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::cargo;
 
-/// A program, by name or by absolute path, and the Debian package that brings it.
+/// A program, by name or by absolute path, or a command that has to succeed, and the Debian package that brings it.
 pub(crate) struct Need {
     program: &'static str,
     package: &'static str,
@@ -50,6 +50,9 @@ pub(crate) const TESTS: &[Need] = &[
     need("cc", "gcc"),
     need("/usr/include/openssl/evp.h", "libssl-dev"),
     need("valgrind", "valgrind"),
+    need("python3 -m ensurepip --version", "python3-venv"),
+    need("psql", "postgresql-client"),
+    need("/usr/lib/postgresql", "postgresql"),
 ];
 
 /// Fails with the command to type when a program is missing.
@@ -112,6 +115,10 @@ fn install_line(packages: &[&str]) -> String {
 }
 
 fn is_there(program: &str) -> bool {
+    if let Some((program, arguments)) = program.split_once(' ') {
+        let mut command = Command::new(program);
+        return command.args(arguments.split(' ')).output().is_ok_and(|output| output.status.success());
+    }
     if Path::new(program).is_absolute() {
         return Path::new(program).exists();
     }
@@ -153,5 +160,8 @@ mod tests {
         assert!(is_there("cargo"));
         assert!(!is_there("no-such-program-anywhere"));
         assert!(!is_there("/no/such/program"));
+        assert!(
+            is_there("cargo --version") && !is_there("cargo no-such-task") && !is_there("no-such-program x")
+        );
     }
 }

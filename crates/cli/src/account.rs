@@ -9,6 +9,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
 use crate::setup;
+use crate::setup::Attendance;
 use crate::signals::Signals;
 
 /// Signs in as the other commands would, and says who that is.
@@ -18,7 +19,7 @@ pub(crate) fn run(global: &Global, reporter: &Reporter) -> Result<Exit, Failure>
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let caller = async {
-            let client = setup::signing_in(global, reporter).await?;
+            let client = setup::signing_in(global, Attendance::Person, reporter).await?;
             Ok::<_, Failure>(client.caller().await?)
         };
         tokio::select! {

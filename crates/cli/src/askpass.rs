@@ -13,14 +13,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::exit::{Exit, Failure};
+use crate::sign_in::Answers;
 
-/// One password, for one question.
+/// One password.
 #[derive(Debug)]
 pub(crate) struct Askpass {
     listener: UnixListener,
     program: PathBuf,
-    /// Until it was given.
+    /// Until it was given for the last time.
     password: Mutex<Option<Secret>>,
+    answers: Answers,
 }
 
 /// The name under which OpenSSH starts this program; the socket is beside it.
@@ -38,11 +40,11 @@ impl Askpass {
     ///
     /// # Errors
     /// Those of the socket and of the link.
-    pub(crate) fn open(folder: &Path, password: Secret) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, password: Secret, answers: Answers) -> io::Result<Self> {
         let listener = UnixListener::bind(folder.join(SOCKET))?;
         let program = folder.join(PROGRAM);
         std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
-        Ok(Self { listener, program, password: Mutex::new(Some(password)) })
+        Ok(Self { listener, program, password: Mutex::new(Some(password)), answers })
     }
 
     /// What OpenSSH has to find in its environment. `force`: with a terminal, too.
@@ -50,7 +52,8 @@ impl Askpass {
         [("SSH_ASKPASS", self.program.as_os_str()), ("SSH_ASKPASS_REQUIRE", "force".as_ref())]
     }
 
-    /// Answers one question for a password; then, and to any other question, nothing. Serves until it is dropped.
+    /// Answers questions for a password, as many as it was told to; to any other question nothing. Serves until it is
+    /// dropped.
     pub(crate) async fn run(&self) {
         loop {
             let answered = match self.listener.accept().await {
@@ -74,8 +77,13 @@ impl Askpass {
         if !String::from_utf8_lossy(&question).to_lowercase().contains("password") {
             return Ok(());
         }
-        // A second question means that the answer was wrong.
-        let password = self.password.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let password = {
+            let mut kept = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.answers {
+                Answers::Once => kept.take(),
+                Answers::ForEachConnection => kept.clone(),
+            }
+        };
         match password {
             Some(password) => stream.write_all(password.expose().as_bytes()).await,
             None => Ok(()),

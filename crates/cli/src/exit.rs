@@ -66,6 +66,15 @@ pub(crate) enum Failure {
         /// What to do.
         hint: String,
     },
+    /// A program of the user's cannot be run.
+    Command {
+        /// What failed.
+        message: String,
+        /// What to do.
+        hint: String,
+        /// By which number shells say so.
+        status: u8,
+    },
     /// The operating system let us down.
     System {
         /// What failed.
@@ -80,8 +89,16 @@ impl Failure {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Failure::Client(error) => error.fault(),
-            Failure::Usage { .. } => Fault::Usage,
+            Failure::Usage { .. } | Failure::Command { .. } => Fault::Usage,
             Failure::System { .. } => Fault::Ours,
+        }
+    }
+
+    /// How the process ends by it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Failure::Command { status, .. } => Exit::Child(*status),
+            other => other.fault().into(),
         }
     }
 
@@ -89,7 +106,7 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Failure::Client(error) => error.hint(),
-            Failure::Usage { hint, .. } => Some(hint.clone()),
+            Failure::Usage { hint, .. } | Failure::Command { hint, .. } => Some(hint.clone()),
             Failure::System { .. } => None,
         }
     }
@@ -98,7 +115,7 @@ impl Failure {
     pub(crate) fn request_id(&self) -> Option<&str> {
         match self {
             Failure::Client(error) => error.request_id(),
-            Failure::Usage { .. } | Failure::System { .. } => None,
+            Failure::Usage { .. } | Failure::Command { .. } | Failure::System { .. } => None,
         }
     }
 
@@ -115,7 +132,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Client(error) => error.fmt(formatter),
-            Failure::Usage { message, .. } | Failure::System { message, .. } => formatter.write_str(message),
+            Failure::Usage { message, .. }
+            | Failure::Command { message, .. }
+            | Failure::System { message, .. } => formatter.write_str(message),
         }
     }
 }
@@ -124,7 +143,7 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Failure::Client(error) => error.source(),
-            Failure::Usage { .. } => None,
+            Failure::Usage { .. } | Failure::Command { .. } => None,
             Failure::System { source, .. } => Some(source),
         }
     }

@@ -12,8 +12,18 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::exit::{Exit, Failure};
 
-/// Connects, and passes the connection over standard output.
-pub(crate) fn run(socket: &Path) -> Result<Exit, Failure> {
+/// Connects, and passes the connection over standard output; for a session that names its VM, to that VM only.
+pub(crate) fn run(socket: &Path, only: Option<&str>, host: Option<&str>) -> Result<Exit, Failure> {
+    if let (Some(only), Some(host)) = (only, host)
+        && !only.eq_ignore_ascii_case(host)
+    {
+        let named = host.rsplit_once('-').map_or(host, |(name, _)| name);
+        return Err(Failure::usage(
+            format!("'{named}' is not the VM, and nothing was sent to it"),
+            "one side is the VM, the other one this machine; between two hosts, `bastide ssh-config --write` puts the \
+             VM into ~/.ssh/config, for scp and rsync themselves",
+        ));
+    }
     let connection =
         UnixStream::connect(socket).map_err(Failure::system("the session is not there any more"))?;
     let descriptors = [connection.as_fd()];

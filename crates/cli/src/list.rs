@@ -18,7 +18,7 @@ pub(crate) fn run(global: &Global, list: &List, reporter: &Reporter) -> Result<E
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let asking = async {
-            let client = setup::signing_in(global, reporter).await?;
+            let client = setup::signing_in(global, setup::Attendance::Person, reporter).await?;
             Ok::<_, Failure>(client.survey().await?)
         };
         tokio::select! {

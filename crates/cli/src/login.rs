@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::arguments::{Global, Login};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
+use crate::setup::Attendance;
 use crate::signals::Signals;
 use crate::{setup, sys};
 
@@ -28,7 +29,7 @@ async fn sign_in(global: &Global, login: &Login, reporter: &Reporter) -> Result<
     let page = Page::new(reporter);
     let mut shown = page.shown.subscribe();
     let outcome = async {
-        let client = setup::signing_in(global, reporter).await?;
+        let client = setup::signing_in(global, Attendance::Person, reporter).await?;
         Ok::<_, Failure>(client.login(&page).await?)
     };
     let browser = async {

@@ -9,7 +9,9 @@ mod certificate;
 mod config;
 mod configuration;
 mod doctor;
+mod exec;
 mod exit;
+mod files;
 #[cfg(unix)]
 mod hand_over;
 mod list;
@@ -17,6 +19,7 @@ mod login;
 mod manual;
 mod openssh;
 mod plugin;
+mod program;
 mod proxy;
 mod report;
 mod sessions;
@@ -25,14 +28,19 @@ mod sign_in;
 mod signals;
 mod speaker;
 mod ssh;
+mod ssh_config;
 mod sys;
 mod table;
+mod transfer;
 mod tunnel;
+mod up;
 
 use arguments::{Command, Global, Words};
 use bastide::Environment;
 use exit::{Exit, Failure};
 use report::Reporter;
+use speaker::Stream;
+use transfer::Tool;
 
 fn main() -> std::process::ExitCode {
     #[cfg(unix)]
@@ -41,30 +49,48 @@ fn main() -> std::process::ExitCode {
     }
     manual::complete();
     let words = Words::of_process();
-    let global = match words.typed() {
-        Ok(global) => global,
+    let (command, global) = match words.typed() {
+        Ok(typed) => typed,
         // How to say things was not understood either.
         Err(failure) => return report::wrong_use(&failure).into(),
     };
-    let reporter = Reporter::new(&global);
+    let reporter = Reporter::new(&global).with_json_to(events_to(&command));
     report::own_faults();
     let result = words
         .configured(&Environment::of_process())
         .and_then(|(command, global)| run(command, &global, &reporter));
     let exit = result.unwrap_or_else(|failure| {
         reporter.failure(&failure);
-        Exit::from(failure.fault())
+        failure.exit()
     });
     sys::settle_stdout();
     reporter.close();
     exit.into()
 }
 
+/// Where events go: standard output may belong to a connection, or to a program that is started.
+fn events_to(command: &Command) -> Stream {
+    match command {
+        Command::Exec(_)
+        | Command::Proxy(_)
+        | Command::Rsync(_)
+        | Command::Scp(_)
+        | Command::Sftp(_)
+        | Command::Ssh(_) => Stream::Stderr,
+        _ => Stream::Stdout,
+    }
+}
+
 fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, Failure> {
     match command {
         Command::Tunnel(tunnel) => tunnel::run(global, tunnel, reporter),
-        Command::Ssh(ssh) => ssh::run(global, ssh, reporter),
         Command::List(list) => list::run(global, &list, reporter),
+        Command::Exec(exec) => exec::run(global, &exec, reporter),
+        Command::Ssh(ssh) => ssh::run(global, &ssh, reporter),
+        Command::Scp(transfer) => ssh::copy(global, Tool::Scp, &transfer, reporter),
+        Command::Sftp(transfer) => ssh::copy(global, Tool::Sftp, &transfer, reporter),
+        Command::Rsync(transfer) => ssh::copy(global, Tool::Rsync, &transfer, reporter),
+        Command::Up(up) => up::run(global, &up, reporter),
         Command::Login(login) => login::run(global, &login, reporter),
         Command::Logout => account::log_out(global, reporter),
         Command::Account => account::run(global, reporter),
@@ -75,8 +101,9 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
         Command::Completions { shell } => manual::completions(shell),
         Command::Man(man) => manual::man(&man),
         Command::Plugin { task } => plugin::run(global, &task, reporter),
+        Command::SshConfig(wanted) => ssh_config::run(global, &wanted, reporter),
         Command::SshCert(ssh_cert) => certificate::run(global, &ssh_cert, reporter),
         #[cfg(unix)]
-        Command::HandOver { socket } => hand_over::run(&socket),
+        Command::HandOver { socket, only, host } => hand_over::run(&socket, only.as_deref(), host.as_deref()),
     }
 }

@@ -1,22 +1,21 @@
-//! The command line of the user's own OpenSSH client (ssh(1), ssh_config(5)): what it is given so that it goes
-//! through Bastion, checks host keys by the VM's identity, and leaves everything else to the user. It leaves out
-//! running it.
+//! The settings of the user's own OpenSSH client (ssh_config(5)): what it is given so that it goes through Bastion,
+//! checks host keys by the VM's identity, and leaves everything else to the user. It leaves out running it, and files.
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::arguments::{AuthType, HostKeyCheck, Ssh};
+use crate::arguments::{AuthType, HostKeyCheck, SignIn};
 use crate::exit::Failure;
-use crate::sys;
+use crate::{program, sys};
 
-/// How OpenSSH reaches the VM.
+/// How OpenSSH reaches the VM: the value of `ProxyCommand`, see [`shell_line`].
 pub(crate) enum Way {
     /// A command that connects to a private socket and hands the connection over.
-    HandOver(Vec<OsString>),
+    HandOver(OsString),
     /// A command that carries the bytes itself and may outlive us.
-    Carry(Vec<OsString>),
+    Carry(OsString),
 }
 
 /// What we sign in with on OpenSSH's behalf.
@@ -24,8 +23,8 @@ pub(crate) enum Way {
 pub(crate) struct Aid {
     /// The user on the VM; without one it is OpenSSH's business.
     pub(crate) user: Option<String>,
-    /// An agent of ours that holds an identity.
-    pub(crate) agent: Option<AgentAid>,
+    /// What is offered to the VM, and nothing else is.
+    pub(crate) identity: Option<IdentityAid>,
     /// A program of ours knows the password (`askpass`).
     pub(crate) password: Option<KnownPassword>,
 }
@@ -34,13 +33,22 @@ pub(crate) struct Aid {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KnownPassword;
 
-/// An agent of ours.
+/// An identity that we have made.
 #[derive(Debug)]
-pub(crate) struct AgentAid {
-    /// Where it listens.
-    pub(crate) socket: PathBuf,
-    /// By which algorithms its identity signs in, as a list with commas.
+pub(crate) struct IdentityAid {
+    /// Who has it.
+    pub(crate) place: IdentityPlace,
+    /// By which algorithms it signs in, as a list with commas.
     pub(crate) algorithms: String,
+}
+
+/// Who has an identity.
+#[derive(Debug)]
+pub(crate) enum IdentityPlace {
+    /// An agent of ours, which listens here.
+    Agent(PathBuf),
+    /// The files of `ssh-cert` in a folder.
+    Files(PathBuf),
 }
 
 /// Signatures for a certificate of an RSA key (RFC 8332; PROTOCOL.certkeys of OpenSSH).
@@ -52,24 +60,25 @@ pub(crate) const CERTIFICATE_ALGORITHMS: &str =
 /// # Errors
 /// Usage, when there is none.
 pub(crate) fn find(program: &str) -> Result<PathBuf, Failure> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program).with_extension(std::env::consts::EXE_EXTENSION))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Failure::usage(
-                format!("there is no {program} in PATH"),
-                "install the OpenSSH client (Debian: apt-get install openssh-client)",
-            )
-        })
+    program::find(program.as_ref()).map_err(|_| {
+        Failure::usage(
+            format!("there is no {program} in PATH"),
+            format!("install it (Debian: apt-get install {})", package(program)),
+        )
+    })
+}
+
+/// Debian's package of a program.
+fn package(program: &str) -> &str {
+    if program == "rsync" { program } else { "openssh-client" }
 }
 
 /// Checks what can be checked of the sign-in before anything is sent.
 ///
 /// # Errors
 /// Usage, for each thing that OpenSSH would stumble over later.
-pub(crate) fn check_sign_in(ssh: &Ssh) -> Result<(), Failure> {
-    match (&ssh.sign_in.auth_type, &ssh.sign_in.ssh_key) {
+pub(crate) fn check_sign_in(sign_in: &SignIn) -> Result<(), Failure> {
+    match (&sign_in.auth_type, &sign_in.ssh_key) {
         (Some(AuthType::Password | AuthType::Aad | AuthType::Plugin(_)), Some(_)) => {
             return Err(Failure::usage(
                 "--ssh-key goes with --auth-type ssh-key only",
@@ -79,23 +88,31 @@ pub(crate) fn check_sign_in(ssh: &Ssh) -> Result<(), Failure> {
         (_, Some(key)) => check_key(key)?,
         (_, None) => {}
     }
-    if ssh.sign_in.password_stdin && !matches!(ssh.sign_in.auth_type, None | Some(AuthType::Password)) {
+    if sign_in.password_stdin && !matches!(sign_in.auth_type, None | Some(AuthType::Password)) {
         return Err(Failure::usage(
             "--password-stdin goes with --auth-type password only",
             "leave one of them out",
         ));
     }
-    if let Some(word) = ssh.ssh_args.iter().take_while(|word| is_option(word)).find(|word| is_jump(word)) {
-        return Err(Failure::usage(
-            format!(
-                "ssh's {} has no place here: the way to the VM is the Bastion host",
-                word.to_string_lossy()
-            ),
-            "to go on from the VM to another host, put the VM into ~/.ssh/config with `ProxyCommand bastide \
-             proxy …` (see bastide proxy --help) and run `ssh -J VM HOST`",
-        ));
-    }
     Ok(())
+}
+
+/// Refuses another way to the VM among the words for `program`.
+///
+/// # Errors
+/// Usage.
+pub(crate) fn check_no_jump(program: &str, words: &[OsString]) -> Result<(), Failure> {
+    let Some(word) = words.iter().take_while(|word| is_option(word)).find(|word| is_jump(word)) else {
+        return Ok(());
+    };
+    Err(Failure::usage(
+        format!(
+            "{program}'s {} has no place here: the way to the VM is the Bastion host",
+            word.to_string_lossy()
+        ),
+        "to go on from the VM to another host, put the VM into ~/.ssh/config with `bastide ssh-config --write` and \
+         run `ssh -J VM HOST`",
+    ))
 }
 
 /// OpenSSH refuses private keys that others can read, in the middle of the session.
@@ -128,91 +145,111 @@ fn check_key(key: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All arguments of ssh, for a VM of this name and host key identity.
-pub(crate) fn arguments(
-    ssh: &Ssh,
-    way: &Way,
-    host: &str,
-    host_key_alias: &str,
-    known_hosts: &Path,
-    aid: &Aid,
-) -> Vec<OsString> {
-    let mut words: Vec<OsString> = Vec::new();
-    let mut option = |name: &str, value: &OsStr| {
-        let mut word = OsString::from(format!("{name}="));
-        word.push(value);
-        words.extend(["-o".into(), word]);
-    };
-    // The first value counts in OpenSSH, so that these win over the user's files.
+/// A line of ssh_config(5).
+pub(crate) type Setting = (&'static str, OsString);
+
+/// Who the VM is to OpenSSH.
+pub(crate) struct Identity<'a> {
+    /// What `HostName` says, see [`connection_name`].
+    pub(crate) host_name: String,
+    /// By what its host keys are known.
+    pub(crate) host_key_alias: &'a str,
+    /// The file in which they are.
+    pub(crate) known_hosts: &'a Path,
+}
+
+/// What makes OpenSSH go this way to the VM, know it, and sign in there as it was asked for. The first value of a
+/// setting counts in OpenSSH, so that these win over the user's files where they come first.
+pub(crate) fn settings(sign_in: &SignIn, way: &Way, vm: &Identity<'_>, aid: &Aid) -> Vec<Setting> {
+    let mut settings: Vec<Setting> = Vec::new();
+    let mut set = |name, value: &OsStr| settings.push((name, value.to_owned()));
     match way {
         Way::HandOver(command) => {
-            option("ProxyCommand", &shell_words(command));
-            option("ProxyUseFdpass", "yes".as_ref());
+            set("ProxyCommand", command);
+            set("ProxyUseFdpass", "yes".as_ref());
         }
-        Way::Carry(command) => option("ProxyCommand", &shell_words(command)),
+        Way::Carry(command) => set("ProxyCommand", command),
     }
-    option("HostName", connection_name(host, host_key_alias).as_ref());
-    match ssh.sign_in.host_key_check {
+    set("HostName", vm.host_name.as_ref());
+    match sign_in.host_key_check {
         HostKeyCheck::Off => {
-            option("StrictHostKeyChecking", "no".as_ref());
-            option("UserKnownHostsFile", "/dev/null".as_ref());
+            set("StrictHostKeyChecking", "no".as_ref());
+            set("UserKnownHostsFile", "/dev/null".as_ref());
         }
         HostKeyCheck::Strict | HostKeyCheck::AcceptNew => {
-            let strict =
-                if ssh.sign_in.host_key_check == HostKeyCheck::Strict { "yes" } else { "accept-new" };
-            option("StrictHostKeyChecking", strict.as_ref());
-            option("HostKeyAlias", host_key_alias.as_ref());
-            option("UserKnownHostsFile", &config_path(known_hosts));
+            let strict = if sign_in.host_key_check == HostKeyCheck::Strict { "yes" } else { "accept-new" };
+            set("StrictHostKeyChecking", strict.as_ref());
+            set("HostKeyAlias", vm.host_key_alias.as_ref());
+            set("UserKnownHostsFile", &quoted(vm.known_hosts));
         }
     }
-    match ssh.sign_in.auth_type {
+    match sign_in.auth_type {
         // A named key is the key: further ones of the agent only use up the server's patience.
         Some(AuthType::SshKey) => {
-            option("PreferredAuthentications", "publickey".as_ref());
-            option("PasswordAuthentication", "no".as_ref());
-            if ssh.sign_in.ssh_key.is_some() {
-                option("IdentitiesOnly", "yes".as_ref());
+            set("PreferredAuthentications", "publickey".as_ref());
+            set("PasswordAuthentication", "no".as_ref());
+            if sign_in.ssh_key.is_some() {
+                set("IdentitiesOnly", "yes".as_ref());
             }
         }
         Some(AuthType::Password) if aid.password.is_none() => {
-            option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
-            option("PubkeyAuthentication", "no".as_ref());
+            set("PreferredAuthentications", "password,keyboard-interactive".as_ref());
+            set("PubkeyAuthentication", "no".as_ref());
         }
         _ => {}
     }
-    match (&aid.agent, aid.password) {
+    match (&aid.identity, aid.password) {
         (None, None) => {}
-        (Some(_), None) => option("PreferredAuthentications", "publickey".as_ref()),
+        (Some(_), None) => set("PreferredAuthentications", "publickey".as_ref()),
         (Some(_), Some(_)) => {
-            option("PreferredAuthentications", "publickey,password,keyboard-interactive".as_ref());
+            set("PreferredAuthentications", "publickey,password,keyboard-interactive".as_ref());
         }
         (None, Some(_)) => {
-            option("PreferredAuthentications", "password,keyboard-interactive".as_ref());
-            option("PubkeyAuthentication", "no".as_ref());
+            set("PreferredAuthentications", "password,keyboard-interactive".as_ref());
+            set("PubkeyAuthentication", "no".as_ref());
         }
     }
     // Nothing but the identity is offered, and without the SHA-1 that servers refuse (protocol.md §7). The older of the
     // option's two names is known to all versions of OpenSSH.
-    if let Some(agent) = &aid.agent {
-        option("PubkeyAcceptedKeyTypes", agent.algorithms.as_ref());
-        option("IdentitiesOnly", "no".as_ref());
-        option("IdentityFile", "none".as_ref());
-        option("CertificateFile", "none".as_ref());
-        option("IdentityAgent", &config_path(&agent.socket));
+    if let Some(identity) = &aid.identity {
+        set("PubkeyAcceptedKeyTypes", identity.algorithms.as_ref());
+        match &identity.place {
+            IdentityPlace::Agent(socket) => {
+                set("IdentitiesOnly", "no".as_ref());
+                set("IdentityFile", "none".as_ref());
+                set("CertificateFile", "none".as_ref());
+                set("IdentityAgent", &quoted(socket));
+            }
+            IdentityPlace::Files(folder) => {
+                set("IdentitiesOnly", "yes".as_ref());
+                // ssh finds the certificate beside it. Named by `CertificateFile` it would look for the key among those
+                // whose own algorithm is accepted.
+                set("IdentityFile", &quoted(&folder.join("id_rsa")));
+            }
+        }
     }
-    // There is one answer, for one question.
+    // There is one answer, for one question; `sftp -b` would have none asked.
     if aid.password.is_some() {
-        option("NumberOfPasswordPrompts", "1".as_ref());
+        set("BatchMode", "no".as_ref());
+        set("NumberOfPasswordPrompts", "1".as_ref());
     }
-    if let Some(key) = &ssh.sign_in.ssh_key {
-        words.extend(["-i".into(), key.into()]);
+    if let Some(key) = &sign_in.ssh_key {
+        set("IdentityFile", &quoted(key));
     }
-    if let Some(user) = aid.user.as_ref().or(ssh.sign_in.username.as_ref()) {
-        words.extend(["-l".into(), user.into()]);
+    if let Some(user) = aid.user.as_ref().or(sign_in.username.as_ref()) {
+        set("User", format!("\"{}\"", user.replace('"', "\\\"")).as_ref());
     }
-    words.push(host.into());
-    words.extend(ssh.ssh_args.iter().cloned());
-    words
+    settings
+}
+
+/// Settings as words of a command line.
+pub(crate) fn options(settings: &[Setting]) -> Vec<OsString> {
+    let option = |(name, value): &Setting| {
+        let mut word = OsString::from(format!("{name}="));
+        word.push(value);
+        ["-o".into(), word]
+    };
+    settings.iter().flat_map(option).collect()
 }
 
 /// Whether the session goes on after this ssh has ended: `ControlPersist` and `-f` leave a process behind. `output`
@@ -229,7 +266,7 @@ pub(crate) fn lives_on(output: &str) -> bool {
 /// What `%h` and `%C` in the user's `ControlPath` stand for: not the VM's name alone, or two VMs of one name in
 /// different groups would share a master, and with it one of the two VMs. Short, because a socket's path has 108 bytes
 /// (unix(7)). `Host` lines still match the name.
-fn connection_name(host: &str, host_key_alias: &str) -> String {
+pub(crate) fn connection_name(host: &str, host_key_alias: &str) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(host_key_alias.as_bytes());
     format!("{host}-{:016x}", hasher.finish())
@@ -244,17 +281,21 @@ fn is_jump(word: &OsStr) -> bool {
 }
 
 /// A command for the user's shell, which OpenSSH expands `%` in first, and puts `exec` before.
-fn shell_words(command: &[OsString]) -> OsString {
-    let quoted: Vec<String> = command
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .map(|word| format!("'{}'", word.replace('%', "%%").replace('\'', r"'\''")))
-        .collect();
-    quoted.join(" ").into()
+pub(crate) fn shell_line(command: &[OsString]) -> OsString {
+    let words: Vec<String> = command.iter().map(|word| shell_word(&word.to_string_lossy())).collect();
+    words.join(" ").into()
 }
 
-/// A path as an option of ssh_config(5): one word, nothing expanded.
-fn config_path(path: &Path) -> OsString {
+fn shell_word(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:,+@=".contains(letter);
+    match word {
+        plain if !plain.is_empty() && plain.chars().all(is_plain) => plain.to_owned(),
+        other => format!("'{}'", other.replace('%', "%%").replace('\'', r"'\''")),
+    }
+}
+
+/// A path as a value of ssh_config(5): one word, nothing expanded.
+pub(crate) fn quoted(path: &Path) -> OsString {
     format!("\"{}\"", path.to_string_lossy().replace('%', "%%").replace('"', "\\\"")).into()
 }
 
@@ -265,8 +306,10 @@ mod tests {
     #[test]
     fn a_command_survives_shell_and_percent() {
         let command = ["/a b/bastide".into(), "it's".into(), "100%".into()];
-        assert_eq!(shell_words(&command), r#"'/a b/bastide' 'it'\''s' '100%%'"#);
-        assert_eq!(config_path(Path::new("/a b/known%hosts")), "\"/a b/known%%hosts\"");
+        assert_eq!(shell_line(&command), r#"'/a b/bastide' 'it'\''s' '100%%'"#);
+        let plain = ["/a/bastide".into(), "--name".into(), "".into(), "a=b".into(), "~x".into()];
+        assert_eq!(shell_line(&plain), "/a/bastide --name '' a=b '~x'");
+        assert_eq!(quoted(Path::new("/a b/known%hosts")), "\"/a b/known%%hosts\"");
     }
 
     #[test]

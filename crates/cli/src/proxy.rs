@@ -8,14 +8,13 @@ use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
 use crate::setup::FirstWord;
 use crate::signals::Signals;
-use crate::speaker::Stream;
 use crate::{setup, sys};
 
 /// Carries the connection until either side ends it, a signal, or a time limit.
 pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
     // One connection: a second thread would only cost wake-ups.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, carry(global, proxy, &reporter.with_json_to(Stream::Stderr)))
+    setup::block_on(runtime, carry(global, proxy, reporter))
 }
 
 async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {

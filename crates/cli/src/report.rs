@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
-use bastide::{Event, Fault, Observer};
+use bastide::{Event, Observer};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -25,8 +25,29 @@ pub(crate) struct Reporter {
     /// Where JSON goes: standard output belongs to the connection's bytes in some commands.
     json_to: Stream,
     level: Level,
+    /// Whether steps that nobody waits for are told.
+    steps: Steps,
+    /// The tunnel that is spoken of, where there are several.
+    about: Option<Arc<str>>,
+    hearer: Option<Hearer>,
     stdout: Arc<Speaker>,
     stderr: Arc<Speaker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    Told,
+    Seen,
+}
+
+/// Hears what happens to connections, beside the reporter.
+#[derive(Clone)]
+struct Hearer(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl std::fmt::Debug for Hearer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Hearer")
+    }
 }
 
 /// The limit for keeping a person's thoughts on what they do (Nielsen, "Response Times: The 3 Important Limits").
@@ -58,12 +79,44 @@ impl Reporter {
             (false, 0) => Level::Normal,
             (false, _) => Level::Verbose,
         };
-        Self { output: global.output, json_to: Stream::Stdout, level, stdout, stderr }
+        Self {
+            output: global.output,
+            json_to: Stream::Stdout,
+            level,
+            steps: Steps::Told,
+            about: None,
+            hearer: None,
+            stdout,
+            stderr,
+        }
     }
 
     /// The same, with JSON on another stream.
-    pub(crate) fn with_json_to(&self, stream: Stream) -> Self {
-        Self { json_to: stream, ..self.clone() }
+    pub(crate) fn with_json_to(self, stream: Stream) -> Self {
+        Self { json_to: stream, ..self }
+    }
+
+    /// For one tunnel of several: its name stands before words and in events. `hearer` hears what happens to its
+    /// connections.
+    pub(crate) fn for_tunnel(&self, name: &str, hearer: Option<Arc<dyn Fn(&Event) + Send + Sync>>) -> Self {
+        Self { about: Some(name.into()), hearer: hearer.map(Hearer), ..self.clone() }
+    }
+
+    /// For who sees the steps in a table.
+    pub(crate) fn without_progress(&self) -> Self {
+        Self { steps: Steps::Seen, ..self.clone() }
+    }
+
+    /// A step that was taken.
+    pub(crate) fn progress(&self, words: &str) {
+        if self.steps == Steps::Told {
+            self.say(words);
+        }
+    }
+
+    /// Lines that stay below all others on the terminal, until others take their place.
+    pub(crate) fn footer(&self, lines: String) {
+        self.stderr.pin(lines);
     }
 
     /// Waits for `work`, and says to a person in front of a terminal what is being done if it takes longer than a
@@ -86,7 +139,7 @@ impl Reporter {
     /// Words for a person.
     pub(crate) fn say(&self, words: &str) {
         if self.level >= Level::Normal && self.output == Output::Text {
-            self.line(words);
+            self.line(&self.named(words));
         }
     }
 
@@ -94,7 +147,7 @@ impl Reporter {
     pub(crate) fn warn(&self, words: &str) {
         if self.level >= Level::Normal {
             let style = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
-            self.line(&format!("{style}warning:{style:#} {words}"));
+            self.line(&format!("{style}warning:{style:#} {}", self.named(words)));
         }
     }
 
@@ -117,6 +170,13 @@ impl Reporter {
         if self.output != Output::Json {
             return;
         }
+        let fields = match (&self.about, fields) {
+            (Some(tunnel), Value::Object(mut fields)) => {
+                fields.insert("tunnel".to_owned(), json!(**tunnel));
+                Value::Object(fields)
+            }
+            (_, fields) => fields,
+        };
         match self.json_to {
             Stream::Stdout => self.stdout.say(object(name, fields)),
             Stream::Stderr => self.stderr.say(object(name, fields)),
@@ -131,13 +191,18 @@ impl Reporter {
 
     /// Why the command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
-        self.error(failure, failure.hint(), failure.request_id(), failure.fault());
+        self.error(failure, failure.hint(), failure.request_id(), failure.exit());
     }
 
     /// For the library: says what happens to connections.
     pub(crate) fn observer(&self) -> Observer {
         let reporter = self.clone();
-        Arc::new(move |event| reporter.connection(&event))
+        Arc::new(move |event| {
+            if let Some(Hearer(hear)) = &reporter.hearer {
+                hear(&event);
+            }
+            reporter.connection(&event);
+        })
     }
 
     fn connection(&self, event: &Event) {
@@ -174,7 +239,7 @@ impl Reporter {
                         "connection {id}: {end} after {seconds:.1} s, {} bytes sent, {} received",
                         account.sent, account.received
                     )),
-                    Err(error) => self.error(error, error.hint(), error.request_id(), error.fault()),
+                    Err(error) => self.error(error, error.hint(), error.request_id(), error.fault().into()),
                 }
             }
             Event::Released { id } => self.event("released", json!({"id": id})),
@@ -188,16 +253,17 @@ impl Reporter {
         }
     }
 
-    fn detail(&self, words: &str) {
+    /// Words for a person who has asked for more.
+    pub(crate) fn detail(&self, words: &str) {
         if self.level >= Level::Verbose && self.output == Output::Text {
-            self.line(words);
+            self.line(&self.named(words));
         }
     }
 
-    fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, fault: Fault) {
+    fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, exit: Exit) {
         let style = error_style();
         let mut message = error.to_string();
-        self.line(&format!("{style}error:{style:#} {message}"));
+        self.line(&format!("{style}error:{style:#} {}", self.named(&message)));
         let mut source = error.source();
         while let Some(cause) = source {
             let words = cause.to_string();
@@ -214,7 +280,14 @@ impl Reporter {
         if let Some(id) = request_id {
             self.line(&format!("request id: {id}"));
         }
-        self.event("error", json!({"code": Exit::from(fault).code(), "message": message, "hint": hint}));
+        self.event("error", json!({"code": exit.code(), "message": message, "hint": hint}));
+    }
+
+    fn named(&self, words: &str) -> String {
+        match &self.about {
+            Some(tunnel) => format!("{tunnel}: {words}"),
+            None => words.to_owned(),
+        }
     }
 
     fn line(&self, words: &str) {

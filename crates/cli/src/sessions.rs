@@ -114,7 +114,7 @@ async fn close(
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
     // Those that a crash left behind are known by their ids, whichever host they belong to.
-    let client = setup::signing_in(global, reporter).await?;
+    let client = setup::signing_in(global, setup::Attendance::Person, reporter).await?;
     let left: Vec<String> = client.left_behind().into_iter().map(|left| left.id).collect();
     let (left, others): (Vec<String>, Vec<String>) = ids.iter().cloned().partition(|id| left.contains(id));
     give_back(&client, &left, reporter).await?;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, ProxyRules,
-    Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target, TcpKeepalive,
-    TunnelOptions, Wanted, Words,
+    Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, Prompt,
+    ProxyRules, Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target,
+    TcpKeepalive, TunnelOptions, Wanted, Words,
 };
 
+use bastide::plugin::Asker;
 use tokio::time::Instant;
 
 use crate::arguments::{self, Behaviour, Global, Place};
@@ -38,12 +39,23 @@ pub(crate) fn settings(
     behaviour: &Behaviour,
     reporter: &Reporter,
 ) -> Result<Settings, Failure> {
-    of_environment(global, behaviour.keepalive, place.subscription.clone(), reporter)
+    of_environment(global, behaviour.keepalive, place.subscription.clone(), Attendance::Person, reporter)
+}
+
+/// Whether there is somebody who could be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attendance {
+    Person,
+    Nobody,
 }
 
 /// A client for what concerns no Bastion host.
-pub(crate) async fn signing_in(global: &Global, reporter: &Reporter) -> Result<Client, Failure> {
-    let settings = of_environment(global, arguments::Keepalive::Ping, None, reporter)?;
+pub(crate) async fn signing_in(
+    global: &Global,
+    attendance: Attendance,
+    reporter: &Reporter,
+) -> Result<Client, Failure> {
+    let settings = of_environment(global, arguments::Keepalive::Ping, None, attendance, reporter)?;
     Ok(Client::new(settings).await?)
 }
 
@@ -56,7 +68,13 @@ pub(crate) async fn host(
     let named = Bastion::parse(place.name.as_deref(), place.resource_group.as_deref());
     let names_a_vm = place.target.is_some() || place.target_resource_id.is_some();
     let words = names_a_vm.then(|| words(global, place)).transpose()?;
-    let settings = of_environment(global, arguments::Keepalive::Ping, place.subscription.clone(), reporter)?;
+    let settings = of_environment(
+        global,
+        arguments::Keepalive::Ping,
+        place.subscription.clone(),
+        Attendance::Person,
+        reporter,
+    )?;
     let looking = async {
         let client = Client::new(settings).await?;
         let host = match (named, words) {
@@ -82,10 +100,12 @@ fn of_environment(
     global: &Global,
     keepalive: arguments::Keepalive,
     subscription: Option<String>,
+    attendance: Attendance,
     reporter: &Reporter,
 ) -> Result<Settings, Failure> {
     let environment = Environment::of_process();
     let network = network(global, keepalive, &environment)?;
+    let is_attended = attendance == Attendance::Person;
     let plugins = global.configuration.plugins.clone();
     if !plugins.is_empty() {
         // Plugins are code of others, which may print.
@@ -100,9 +120,9 @@ fn of_environment(
         subscription,
         store: store(global, &environment),
         exec_command: global.exec_command.clone(),
-        prompt: Some(Arc::new(Page::new(reporter))),
+        prompt: is_attended.then(|| Arc::new(Page::new(reporter)) as Arc<dyn Prompt>),
         plugins,
-        asker: Some(Arc::new(Terminal::new(reporter))),
+        asker: is_attended.then(|| Arc::new(Terminal::new(reporter)) as Arc<dyn Asker>),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
         cache: places(global),
@@ -146,8 +166,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The same place by its ids, for another process, which then has nothing to look for.
-    pub(crate) fn place(&self, place: &Place) -> Place {
+    /// The place by its ids, for another process, which then has nothing to look for.
+    pub(crate) fn place(&self) -> Place {
         let (id, address) = match &self.target {
             Target::Resource(id) => (Some(id.to_string()), None),
             Target::Address(address) => (None, Some(address.to_string())),
@@ -158,7 +178,8 @@ impl Found {
             resource_group: None,
             target_resource_id: id,
             target_ip_address: address,
-            ..place.clone()
+            // Ids hold their own.
+            subscription: None,
         }
     }
 }
@@ -313,39 +334,21 @@ pub(crate) fn limit_reached(cause: StopCause, reporter: &Reporter) -> Option<Exi
     Some(Exit::Failed(Fault::Timeout))
 }
 
-/// The arguments of the `bastide proxy` that carries what these flags describe; without `--proxy`, whose password
-/// is for nobody's process list.
-pub(crate) fn proxy_arguments(
-    global: &Global,
-    place: &Place,
-    behaviour: &Behaviour,
-    resource_port: u16,
-) -> Vec<OsString> {
+/// The arguments of the `bastide proxy` that carries what these flags describe; without `--resource-port`, which is the
+/// caller's.
+pub(crate) fn proxy_arguments(global: &Global, place: &Place, behaviour: &Behaviour) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["proxy".into()];
     let mut flag = |name: &str, value: OsString| words.extend([name.into(), value]);
-    let place_flags = [
+    for (name, value) in [
         ("--name", &place.name),
         ("--resource-group", &place.resource_group),
         ("--target-resource-id", &place.target_resource_id),
         ("--target-ip-address", &place.target_ip_address),
         ("--subscription", &place.subscription),
-        ("--tenant", &global.tenant),
-        ("--client-id", &global.client_id),
-        ("--exec-command", &global.exec_command),
-    ];
-    for (name, value) in place_flags {
+    ] {
         if let Some(value) = value {
             flag(name, value.into());
         }
-    }
-    flag("--resource-port", resource_port.to_string().into());
-    flag("--cloud", (&global.cloud).into());
-    flag("--credential", global.credential.to_string().into());
-    if let Some(file) = &global.config {
-        flag("--config", file.into());
-    }
-    for file in &global.ca_bundle {
-        flag("--ca-bundle", file.into());
     }
     for (name, value) in [("--timeout", behaviour.timeout), ("--idle-timeout", behaviour.idle_timeout)] {
         if let Some(seconds) = value {
@@ -356,10 +359,37 @@ pub(crate) fn proxy_arguments(
     flag("--max-frame", behaviour.max_frame.to_string().into());
     flag("--connect-timeout", behaviour.connect_timeout.to_string().into());
     flag("--retries", behaviour.retries.to_string().into());
+    words.extend(sign_in_arguments(global, global.tenant.as_deref()));
+    words.extend(place.target.as_ref().map(OsString::from));
+    words
+}
+
+/// The flags by which another `bastide` signs in to Azure as this one; without `--proxy`, whose password is for nobody's
+/// process list.
+pub(crate) fn sign_in_arguments(global: &Global, tenant: Option<&str>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut flag = |name: &str, value: OsString| words.extend([name.into(), value]);
+    flag("--cloud", (&global.cloud).into());
+    flag("--credential", global.credential.to_string().into());
+    for (name, value) in [
+        ("--tenant", tenant),
+        ("--client-id", global.client_id.as_deref()),
+        ("--exec-command", global.exec_command.as_deref()),
+        ("--profile", global.profile.as_deref()),
+    ] {
+        if let Some(value) = value {
+            flag(name, value.into());
+        }
+    }
+    if let Some(file) = &global.config {
+        flag("--config", file.into());
+    }
+    for file in &global.ca_bundle {
+        flag("--ca-bundle", file.into());
+    }
     if global.no_cache {
         words.push("--no-cache".into());
     }
-    words.extend(place.target.as_ref().map(OsString::from));
     words
 }
 

@@ -14,6 +14,9 @@ use crate::sys;
 /// An end that takes longer says why, so that nobody thinks that nothing happens.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// SIGINT.
+const INTERRUPT: u8 = 2;
+
 /// Listens for SIGINT, SIGTERM and SIGHUP (Ctrl-C elsewhere) for as long as it lives. All three mean the same: stop in
 /// order, and say by the exit status which one it was, 128 and its number. SIGHUP is the terminal being closed.
 pub(crate) struct Signals {
@@ -25,8 +28,16 @@ pub(crate) struct Signals {
 impl Signals {
     /// Must be called within a runtime.
     pub(crate) fn listen(reporter: &Reporter) -> std::io::Result<Self> {
+        Self::of(sys::StopSignals::new()?, reporter)
+    }
+
+    /// The same, with another meaning for SIGHUP (`sys::HangUps`).
+    pub(crate) fn but_hang_up(reporter: &Reporter) -> std::io::Result<Self> {
+        Self::of(sys::StopSignals::but_hang_up()?, reporter)
+    }
+
+    fn of(mut signals: sys::StopSignals, reporter: &Reporter) -> std::io::Result<Self> {
         let reporter = reporter.clone();
-        let mut signals = sys::StopSignals::new()?;
         let stop = CancellationToken::new();
         let number = Arc::new(AtomicU8::new(0));
         let mut listener = JoinSet::new();
@@ -35,8 +46,11 @@ impl Signals {
             first.store(signals.next().await, Ordering::Relaxed);
             token.cancel();
             let second = async {
-                if let Ok(signal) = timeout(PATIENCE, signals.next()).await {
-                    return signal;
+                // A person's second Ctrl-C means it at once. Programs may say the same twice in one breath, as paramiko's
+                // `ProxyCommand` does at its end.
+                let interrupted = async { while signals.next().await != INTERRUPT {} };
+                if timeout(PATIENCE, interrupted).await.is_ok() {
+                    return INTERRUPT;
                 }
                 reporter
                     .say("Ending what is open and giving tokens back; Ctrl + C again does not wait for it");

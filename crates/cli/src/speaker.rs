@@ -34,8 +34,15 @@ enum State {
 }
 
 #[derive(Debug)]
+enum Said {
+    Line(String),
+    /// Lines that stay below all others.
+    Pinned(String),
+}
+
+#[derive(Debug)]
 struct Voice {
-    queue: SyncSender<String>,
+    queue: SyncSender<Said>,
     /// Hears of the thread's end.
     end: Receiver<()>,
 }
@@ -53,13 +60,27 @@ impl Speaker {
 
     /// Queues a line. Never waits.
     pub(crate) fn say(&self, line: String) {
+        if self.send(Said::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Queues lines that stay below all others on a terminal, in place of those before. Never waits.
+    pub(crate) fn pin(&self, lines: String) {
+        // One that is lost is followed by the next one.
+        let _: Result<(), Full> = self.send(Said::Pinned(lines));
+    }
+
+    fn send(&self, said: Said) -> Result<(), Full> {
         let mut state = self.lock();
         if let State::Silent = *state {
             *state = self.start();
         }
-        let State::Speaking(voice) = &*state else { return };
-        if let Err(TrySendError::Full(_)) = voice.queue.try_send(line) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let State::Speaking(voice) = &*state else { return Ok(()) };
+        match voice.queue.try_send(said) {
+            Err(TrySendError::Full(_)) => Err(Full),
+            // Its thread has gone with the stream.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
         }
     }
 
@@ -74,12 +95,20 @@ impl Speaker {
     }
 
     fn start(&self) -> State {
-        let (queue, lines) = sync_channel::<String>(QUEUE);
+        let (queue, lines) = sync_channel::<Said>(QUEUE);
         let (done, end) = channel::<()>();
         let (stream, notice, dropped) = (self.stream, self.notice, Arc::clone(&self.dropped));
         let thread = std::thread::Builder::new().name(format!("{stream:?}")).spawn(move || {
-            for line in lines {
-                write(stream, &line);
+            let mut pinned = String::new();
+            for said in lines {
+                match said {
+                    Said::Line(line) => above(stream, &pinned, &line),
+                    Said::Pinned(lines) if lines == pinned => {}
+                    Said::Pinned(lines) => {
+                        draw(&pinned, &lines);
+                        pinned = lines;
+                    }
+                }
                 let count = dropped.swap(0, Ordering::Relaxed);
                 if count > 0 {
                     write(stream, &notice(count));
@@ -98,6 +127,28 @@ impl Speaker {
         // Nothing that holds the lock can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody reads.
+struct Full;
+
+/// Writes a line above those that stay.
+fn above(stream: Stream, pinned: &str, line: &str) {
+    draw(pinned, "");
+    write(stream, line);
+    draw("", pinned);
+}
+
+/// Takes lines off the terminal and writes others in their place: the cursor goes up, and all below is erased (ECMA-48,
+/// CPL and ED). Not by way of `anstream`, which takes that for colours.
+fn draw(old: &str, new: &str) {
+    let height = old.lines().count();
+    if height == 0 && new.is_empty() {
+        return;
+    }
+    let up = if height > 0 { format!("\x1b[{height}F\x1b[J") } else { String::new() };
+    // A terminal that has gone away is no reason to end connections.
+    drop(io::stderr().lock().write_all(format!("{up}{new}").as_bytes()));
 }
 
 /// Writes a line now. A reader that has gone away is no reason to end connections.

@@ -1,12 +1,15 @@
-//! `bastide tunnel`: local endpoints that lead to ports of a VM (cli.md, "Output"). It leaves out listening and
-//! carrying.
+//! `bastide tunnel`: local endpoints that lead to ports of a VM (cli.md, "Output"), which `bastide exec` opens too. It
+//! leaves out listening and carrying.
 
 use std::net::SocketAddr;
 
-use bastide::{Endpoint, Forward, PeerPolicy, Relay, RelayOptions, Stopped, Tunnel, TunnelOptions};
+use bastide::{
+    Endpoint, Forward, PeerPolicy, Relay, RelayOptions, StopCause, Stopped, Tunnel, TunnelOptions,
+};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{self, Global};
+use crate::arguments::{self, Behaviour, Global, LocalSide, Place};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
 use crate::setup::{self, FirstWord};
@@ -22,36 +25,146 @@ pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporte
 
 async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
     let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
-    let stop = signals.stop();
-    let wanted = wanted(&arguments)?;
-    let mut relays = Vec::new();
-    let opened = tokio::select! {
-        opened = open(global, &arguments, &wanted, reporter, &mut relays) => Some(opened),
-        () = stop.cancelled() => None,
+    let order = Order {
+        place: &arguments.place,
+        local: &arguments.local,
+        behaviour: &arguments.behaviour,
+        prefetch: arguments.prefetch,
+        say: Reporter::say,
     };
-    let forwards = match opened {
-        Some(Ok(forwards)) => forwards,
-        // What was minted for those that could be opened, or is being minted, goes back.
-        Some(Err(failure)) => {
-            warn_of_leaks(setup::give_back(&relays).await, reporter);
-            return Err(failure);
-        }
-        None => {
-            report_stopped(setup::give_back(&relays).await, reporter);
-            return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
-        }
-    };
-    let options = TunnelOptions {
-        peers: if arguments.local.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser },
-        ..setup::tunnel_options(&arguments.behaviour)
-    };
-    let Stopped { cause, leaked } = Tunnel::new(forwards, options).run(stop).await;
-    report_stopped(leaked, reporter);
-    Ok(setup::limit_reached(cause, reporter)
-        .unwrap_or_else(|| signals.received().map_or(Exit::Done, Exit::Signal)))
+    let by_signal = || signals.received().map_or(Exit::Done, Exit::Signal);
+    let Some(ready) = order.open(global, &signals.stop(), reporter).await? else { return Ok(by_signal()) };
+    reporter.say("Ctrl + C to close");
+    let cause = ready.serve(signals.stop(), reporter).await;
+    Ok(setup::limit_reached(cause, reporter).unwrap_or_else(by_signal))
 }
 
-fn report_stopped(leaked: u64, reporter: &Reporter) {
+/// A tunnel as it is wanted.
+pub(crate) struct Order<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) local: &'a LocalSide,
+    pub(crate) behaviour: &'a Behaviour,
+    pub(crate) prefetch: u8,
+    /// How a person hears of it.
+    pub(crate) say: fn(&Reporter, &str),
+}
+
+/// A tunnel whose every forwarding has been proved by a mint. Nobody is served yet.
+pub(crate) struct Ready {
+    forwards: Vec<Forward>,
+    options: TunnelOptions,
+}
+
+impl Order<'_> {
+    /// The local address of the first forwarding that has a port, as it is asked for.
+    pub(crate) fn first_port(&self) -> Result<Option<SocketAddr>, Failure> {
+        Ok(wanted(self.local)?.iter().find_map(|(endpoint, _)| match endpoint {
+            Endpoint::Tcp(address) => Some(*address),
+            Endpoint::Unix(_) => None,
+        }))
+    }
+
+    /// Opens every endpoint, and proves each by a mint. None when `stop` came first. What was minted for a tunnel that
+    /// does not come about is given back.
+    pub(crate) async fn open(
+        &self,
+        global: &Global,
+        stop: &CancellationToken,
+        reporter: &Reporter,
+    ) -> Result<Option<Ready>, Failure> {
+        let wanted = wanted(self.local)?;
+        let mut relays = Vec::new();
+        let opened = tokio::select! {
+            opened = self.prove(global, &wanted, reporter, &mut relays) => Some(opened),
+            () = stop.cancelled() => None,
+        };
+        match opened {
+            Some(Ok(forwards)) => Ok(Some(Ready { forwards, options: self.options() })),
+            Some(Err(failure)) => {
+                warn_of_leaks(setup::give_back(&relays).await, reporter);
+                Err(failure)
+            }
+            None => {
+                report_stopped(setup::give_back(&relays).await, reporter);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The relays that it has made are in `relays` whatever happens.
+    async fn prove(
+        &self,
+        global: &Global,
+        wanted: &[(Endpoint, u16)],
+        reporter: &Reporter,
+        relays: &mut Vec<Relay>,
+    ) -> Result<Vec<Forward>, Failure> {
+        let mut found = setup::find(global, self.place, self.behaviour, reporter).await?;
+        let mut forwards = Vec::new();
+        for (endpoint, port) in wanted {
+            let prefetch = usize::from(self.prefetch);
+            let options = setup::relay_options(self.behaviour, FirstWord::on(*port));
+            let options = RelayOptions { prefetch, ..options };
+            let (_, relay) = setup::relay(&mut found, *port, options, reporter).await?;
+            relays.push(relay.clone());
+            let forward = Forward::open(endpoint, relay.clone()).await?;
+            reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
+            (self.say)(reporter, &format!("Opening tunnel on {}", words(forward.endpoint())));
+            if !forward.endpoint().is_local() {
+                reporter.warn(&format!("{} can be reached from other machines", forward.endpoint()));
+            }
+            forwards.push((forward, relay));
+        }
+        for (forward, relay) in &forwards {
+            reporter.while_waiting(setup::WAITING, relay.prepare(setup::PROOF_KEPT)).await?;
+            reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
+            let place = words(forward.endpoint()).replacen(": ", " ", 1);
+            (self.say)(reporter, &format!("Tunnel is ready, connect on {place}"));
+        }
+        Ok(forwards.into_iter().map(|(forward, _)| forward).collect())
+    }
+
+    fn options(&self) -> TunnelOptions {
+        let peers = if self.local.allow_other_users { PeerPolicy::Anyone } else { PeerPolicy::SameUser };
+        TunnelOptions { peers, ..setup::tunnel_options(self.behaviour) }
+    }
+}
+
+/// The endpoints that are asked for, and the VM's port behind each.
+pub(crate) fn wanted(local: &LocalSide) -> Result<Vec<(Endpoint, u16)>, Failure> {
+    let first = local.resource_port.map(|resource_port| {
+        let address = SocketAddr::new(local.bind, local.port.unwrap_or(0));
+        (Endpoint::Tcp(address), resource_port)
+    });
+    let further = local.forward.iter().map(|spec| (spec.endpoint(local.bind), spec.remote_port));
+    let all: Vec<_> = first.into_iter().chain(further).collect();
+    if all.is_empty() {
+        return Err(Failure::usage("no port of the VM is named", "name it with --resource-port PORT"));
+    }
+    match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
+        Some((endpoint, _)) if !local.allow_other_users => Err(Failure::usage(
+            format!("{endpoint} can be reached from other machines"),
+            "everybody there could use the tunnel: if that is meant, say --allow-other-users",
+        )),
+        _ => Ok(all),
+    }
+}
+
+impl Ready {
+    /// Where it listens.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.forwards.iter().map(Forward::endpoint)
+    }
+
+    /// Serves until `stop` or a time limit, gives everything back, and says so.
+    pub(crate) async fn serve(self, stop: CancellationToken, reporter: &Reporter) -> StopCause {
+        let Stopped { cause, leaked } = Tunnel::new(self.forwards, self.options).run(stop).await;
+        report_stopped(leaked, reporter);
+        cause
+    }
+}
+
+pub(crate) fn report_stopped(leaked: u64, reporter: &Reporter) {
     reporter.event("stopped", json!({"leaked": leaked}));
     warn_of_leaks(leaked, reporter);
 }
@@ -62,63 +175,6 @@ fn warn_of_leaks(leaked: u64, reporter: &Reporter) {
             "{leaked} tokens could not be given back; the next bastide tries again, and the service ends them by itself"
         ));
     }
-}
-
-/// The endpoints asked for, and the VM's port behind each.
-fn wanted(arguments: &arguments::Tunnel) -> Result<Vec<(Endpoint, u16)>, Failure> {
-    let first = arguments.local.resource_port.map(|resource_port| {
-        let address = SocketAddr::new(arguments.local.bind, arguments.local.port.unwrap_or(0));
-        (Endpoint::Tcp(address), resource_port)
-    });
-    let further =
-        arguments.local.forward.iter().map(|spec| (spec.endpoint(arguments.local.bind), spec.remote_port));
-    let all: Vec<_> = first.into_iter().chain(further).collect();
-    if all.is_empty() {
-        return Err(Failure::usage("no port of the VM is named", "name it with --resource-port PORT"));
-    }
-    match all.iter().find(|(endpoint, _)| !endpoint.is_local()) {
-        Some((endpoint, _)) if !arguments.local.allow_other_users => Err(Failure::usage(
-            format!("{endpoint} can be reached from other machines"),
-            "everybody there could use the tunnel: if that is meant, say --allow-other-users",
-        )),
-        _ => Ok(all),
-    }
-}
-
-/// Opens every endpoint, and proves each by a mint. The relays that it has made are in `relays` whatever happens.
-async fn open(
-    global: &Global,
-    arguments: &arguments::Tunnel,
-    wanted: &[(Endpoint, u16)],
-    reporter: &Reporter,
-    relays: &mut Vec<Relay>,
-) -> Result<Vec<Forward>, Failure> {
-    let mut found = setup::find(global, &arguments.place, &arguments.behaviour, reporter).await?;
-    let mut forwards = Vec::new();
-    for (endpoint, port) in wanted {
-        let prefetch = usize::from(arguments.prefetch);
-        let options = setup::relay_options(&arguments.behaviour, FirstWord::on(*port));
-        let options = RelayOptions { prefetch, ..options };
-        let (_, relay) = setup::relay(&mut found, *port, options, reporter).await?;
-        relays.push(relay.clone());
-        let forward = Forward::open(endpoint, relay.clone()).await?;
-        reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
-        reporter.say(&format!("Opening tunnel on {}", words(forward.endpoint())));
-        if !forward.endpoint().is_local() {
-            reporter.warn(&format!("{} can be reached from other machines", forward.endpoint()));
-        }
-        forwards.push((forward, relay));
-    }
-    for (forward, relay) in &forwards {
-        reporter.while_waiting(setup::WAITING, relay.prepare(setup::PROOF_KEPT)).await?;
-        reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
-        reporter.say(&format!(
-            "Tunnel is ready, connect on {}",
-            words(forward.endpoint()).replacen(": ", " ", 1)
-        ));
-    }
-    reporter.say("Ctrl + C to close");
-    Ok(forwards.into_iter().map(|(forward, _)| forward).collect())
 }
 
 /// As the reference client words it, for scripts that look for it: `port: N`.

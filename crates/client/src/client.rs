@@ -12,7 +12,7 @@ use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, Sign
 use bastide_auth::{
     Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
 };
-use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Target, TokenRequest};
+use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Secret, Target, TokenRequest};
 use bastide_net::Network;
 use bastide_relay::{Ledger, Observer, Relay, Witness};
 
@@ -136,6 +136,11 @@ impl Host {
     /// How ARM describes it.
     pub fn description(&self) -> &BastionHost {
         &self.description
+    }
+
+    /// The tenant in which its data plane has its users, where that is known not to be the provider's own.
+    pub fn tenant(&self) -> Option<&str> {
+        self.token.tenant.as_deref()
     }
 
     /// How it opens `port` of `target`.
@@ -294,11 +299,22 @@ impl Client {
     /// # Errors
     /// [`Error::SignIn`] when no key can be made.
     pub async fn entra_identity(&self, host: Option<&Host>) -> Result<EntraIdentity, Error> {
-        let request = TokenRequest {
+        Ok(EntraIdentity::new(Arc::clone(&self.provider), self.certificate_request(host)).await?)
+    }
+
+    /// The same with a key from a file, as [`EntraIdentity::private_pem`] has it.
+    ///
+    /// # Errors
+    /// [`Error::SignIn`] when it is none.
+    pub fn entra_identity_with_key(&self, host: Option<&Host>, pem: &Secret) -> Result<EntraIdentity, Error> {
+        Ok(EntraIdentity::with_key(Arc::clone(&self.provider), self.certificate_request(host), pem)?)
+    }
+
+    fn certificate_request(&self, host: Option<&Host>) -> TokenRequest {
+        TokenRequest {
             tenant: host.and_then(|host| host.token.tenant.clone()),
             ..TokenRequest::new(&self.arm.cloud().ssh_scope)
-        };
-        Ok(EntraIdentity::new(Arc::clone(&self.provider), request).await?)
+        }
     }
 
     /// Asks a plugin of [`Settings::plugins`] how to sign in to a VM. It gets Azure tokens from this client.

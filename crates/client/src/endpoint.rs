@@ -102,6 +102,16 @@ impl FromStr for ForwardSpec {
     }
 }
 
+/// A socket that somebody else has opened for us and listens already.
+#[derive(Debug)]
+pub enum Inherited {
+    /// A TCP port.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket, whose file and mode are the business of whoever opened it.
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener),
+}
+
 /// An open endpoint. A Unix socket's file goes away with it.
 #[derive(Debug)]
 pub(crate) enum Listener {
@@ -120,6 +130,18 @@ impl Listener {
             Endpoint::Unix(path) => sys::OwnedSocket::bind(path).map(Self::Unix).map_err(explain),
             #[cfg(not(unix))]
             Endpoint::Unix(_) => Err(explain(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Takes over a socket. Must be called within a runtime.
+    pub(crate) fn inherited(socket: Inherited) -> io::Result<Self> {
+        match socket {
+            Inherited::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            #[cfg(unix)]
+            Inherited::Unix(listener) => sys::OwnedSocket::inherited(listener).map(Self::Unix),
         }
     }
 

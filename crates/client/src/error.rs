@@ -62,6 +62,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A socket that was handed over can't be listened on.
+    #[error("a socket that was handed over cannot be used")]
+    Inherited(#[source] io::Error),
 }
 
 impl Error {
@@ -89,6 +92,9 @@ impl Error {
             Error::Endpoint { .. } => {
                 Some("check --bind and --port, or the socket's path and its folder".into())
             }
+            Error::Inherited(_) => {
+                Some("sockets for socket activation are streams: ListenStream= in the unit".into())
+            }
         }
     }
 
@@ -107,7 +113,8 @@ impl Error {
             Error::NoBastion
             | Error::EndpointTaken { .. }
             | Error::PortPrivileged { .. }
-            | Error::Endpoint { .. } => Fault::Usage,
+            | Error::Endpoint { .. }
+            | Error::Inherited(_) => Fault::Usage,
         }
     }
 

@@ -9,8 +9,10 @@ mod client;
 pub mod doctor;
 mod endpoint;
 mod error;
+mod lead;
 mod ledger;
 mod local_socket;
+mod meter;
 mod peer;
 mod places;
 mod power;
@@ -38,14 +40,15 @@ pub use bastide_core::{
 };
 pub use bastide_net::{Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, ProxyRules};
 pub use bastide_relay::{
-    Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Observer,
+    Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Moved, Observer,
     Options as RelayOptions, Relay,
 };
 pub use client::{Bastion, Caller, Client, CloudChoice, Found, Host, Settings, Source, Words};
-pub use endpoint::{Endpoint, ForwardSpec, LocalSpec};
+pub use endpoint::{Endpoint, ForwardSpec, Inherited, LocalSpec};
 pub use error::Error;
 pub use ledger::LeftBehind;
+pub use meter::Meter;
 pub use peer::PeerPolicy;
 pub use places::KnownNames;
 pub use sessions::{Crowding, Sessions};
-pub use tunnel::{Forward, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};
+pub use tunnel::{Forward, Seats, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

@@ -8,21 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bastide_core::End;
-use bastide_relay::{Account, Local, Relay};
+use bastide_relay::{Account, Local, Moved, Relay};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::endpoint::{Endpoint, Listener};
+use crate::endpoint::{Endpoint, Inherited, Listener};
+use crate::lead::Lead;
 use crate::local_socket::LocalSocket;
+use crate::meter::Meter;
 use crate::{Error, PeerPolicy};
 
 /// A local endpoint and what its connections lead to.
 pub struct Forward {
     listener: Listener,
     endpoint: Endpoint,
-    relay: Relay,
+    lead: Lead,
+    meter: Arc<Meter>,
 }
 
 impl Forward {
@@ -31,10 +34,51 @@ impl Forward {
     /// # Errors
     /// [`Error::EndpointTaken`], [`Error::PortPrivileged`], [`Error::Endpoint`].
     pub async fn open(endpoint: &Endpoint, relay: Relay) -> Result<Self, Error> {
-        let listener = Listener::open(endpoint).await?;
-        let endpoint =
-            listener.endpoint().map_err(|source| Error::Endpoint { endpoint: endpoint.clone(), source })?;
-        Ok(Self { listener, endpoint, relay })
+        Self::new(Listener::open(endpoint).await?, Some(endpoint), Lead::Open(relay))
+    }
+
+    /// Opens `endpoint` for connections over a relay that the first of them has opened by `open`, which tells of its
+    /// failures itself: a connection that gets no relay is closed, and the next one tries again. Those that come
+    /// meanwhile wait for the same attempt.
+    ///
+    /// # Errors
+    /// As [`Forward::open`].
+    pub async fn lazily<F>(
+        endpoint: &Endpoint,
+        open: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Self, Error>
+    where
+        F: Future<Output = Option<Relay>> + Send + 'static,
+    {
+        Self::new(Listener::open(endpoint).await?, Some(endpoint), Lead::lazy(move || Box::pin(open())))
+    }
+
+    /// The same with a socket that listens already, such as systemd hands over (sd_listen_fds(3)).
+    ///
+    /// # Errors
+    /// [`Error::Inherited`] for one that can't be listened on.
+    pub fn inherited<F>(
+        socket: Inherited,
+        open: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Self, Error>
+    where
+        F: Future<Output = Option<Relay>> + Send + 'static,
+    {
+        let listener = Listener::inherited(socket).map_err(Error::Inherited)?;
+        Self::new(listener, None, Lead::lazy(move || Box::pin(open())))
+    }
+
+    fn new(listener: Listener, wanted: Option<&Endpoint>, lead: Lead) -> Result<Self, Error> {
+        let endpoint = listener.endpoint().map_err(|source| match wanted {
+            Some(endpoint) => Error::Endpoint { endpoint: endpoint.clone(), source },
+            None => Error::Inherited(source),
+        })?;
+        Ok(Self { listener, endpoint, lead, meter: Arc::default() })
+    }
+
+    /// What it carries, also after the tunnel has begun.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Where it listens, with the port that was free.
@@ -52,6 +96,8 @@ pub struct TunnelOptions {
     pub idle: Option<Duration>,
     /// Which local users may connect.
     pub peers: PeerPolicy,
+    /// How many connections there may be at once. Tunnels with clones of it share them.
+    pub seats: Seats,
     /// How long open connections and releases may take to end, together. Default 10 s: a release takes about as
     /// long as a mint, "about 3 s" at worst (peers.md F31), and may need another try.
     pub grace: Duration,
@@ -59,7 +105,27 @@ pub struct TunnelOptions {
 
 impl Default for TunnelOptions {
     fn default() -> Self {
-        Self { lifetime: None, idle: None, peers: PeerPolicy::SameUser, grace: Duration::from_secs(10) }
+        Self {
+            lifetime: None,
+            idle: None,
+            peers: PeerPolicy::SameUser,
+            seats: Seats::default(),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Room for connections. Default: as many as the process has descriptors for, and 4,096 at the most; ask for it when the
+/// limit of descriptors is what it will be.
+#[derive(Debug, Clone)]
+pub struct Seats(Arc<Semaphore>);
+
+impl Default for Seats {
+    fn default() -> Self {
+        let room = |limit: u64| limit.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+        let seats = crate::sys::descriptor_limit()
+            .map_or(MOST_CONNECTIONS, |limit| usize::try_from(room(limit)).unwrap_or(MOST_CONNECTIONS));
+        Self(Arc::new(Semaphore::new(seats.clamp(1, MOST_CONNECTIONS))))
     }
 }
 
@@ -119,18 +185,19 @@ impl Tunnel {
     pub async fn run(self, stop: CancellationToken) -> Stopped {
         let Self { forwards, options } = self;
         let activity = Arc::new(Activity::new());
-        let relays: Vec<Relay> = forwards.iter().map(|forward| forward.relay.clone()).collect();
+        let leads: Vec<Lead> = forwards.iter().map(|forward| forward.lead.clone()).collect();
         let ids = Arc::new(AtomicU64::new(1));
-        let seats = Arc::new(Semaphore::new(seats()));
         let accepting = CancellationToken::new();
         let mut acceptors = JoinSet::new();
         for forward in forwards {
-            forward.relay.expect_more();
+            if let Some(relay) = forward.lead.opened() {
+                relay.expect_more();
+            }
             acceptors.spawn(accept_loop(Acceptor {
                 forward,
                 peers: options.peers,
                 ids: Arc::clone(&ids),
-                seats: Arc::clone(&seats),
+                seats: Arc::clone(&options.seats.0),
                 activity: Arc::clone(&activity),
                 stop: accepting.clone(),
             }));
@@ -141,7 +208,7 @@ impl Tunnel {
             () = activity.silent_for(options.idle) => StopCause::Idle,
         };
         accepting.cancel();
-        for relay in &relays {
+        for relay in leads.iter().filter_map(Lead::opened) {
             relay.stop();
         }
         let deadline = Instant::now() + options.grace;
@@ -151,7 +218,7 @@ impl Tunnel {
             acceptors.shutdown().await;
         }
         let mut leaked = 0;
-        for relay in relays {
+        for relay in leads.iter().filter_map(Lead::opened) {
             leaked += relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
         }
         Stopped { cause, leaked }
@@ -170,7 +237,7 @@ pub async fn serve_one<L: Local>(
     stop: CancellationToken,
 ) -> (Account, Stopped) {
     let activity = Activity::new();
-    let active = || activity.touch();
+    let active = |_: Moved| activity.touch();
     let started = Instant::now();
     let mut carried = pin!(relay.carry(1, peer.to_owned(), local, &active));
     let (done, cause) = tokio::select! {
@@ -210,19 +277,11 @@ struct Acceptor {
     stop: CancellationToken,
 }
 
-/// As many connections as the process has descriptors for.
-fn seats() -> usize {
-    let room = |limit: u64| limit.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
-    let seats = crate::sys::descriptor_limit()
-        .map_or(MOST_CONNECTIONS, |limit| usize::try_from(room(limit)).unwrap_or(MOST_CONNECTIONS));
-    seats.clamp(1, MOST_CONNECTIONS)
-}
-
 /// Accepts until stopped, whatever `accept` says, then waits for its connections. The listener is closed before that
 /// wait.
 async fn accept_loop(acceptor: Acceptor) {
     let Acceptor { forward, peers, ids, seats, activity, stop } = acceptor;
-    let Forward { listener, relay, endpoint } = forward;
+    let Forward { listener, lead, endpoint, meter } = forward;
     let mut connections = JoinSet::new();
     let mut said = Said::default();
     loop {
@@ -266,12 +325,27 @@ async fn accept_loop(acceptor: Acceptor) {
             }
         };
         let id = ids.fetch_add(1, Ordering::Relaxed);
-        let relay = relay.clone();
+        let lead = lead.clone();
         let activity = Arc::clone(&activity);
+        let meter = Arc::clone(&meter);
+        let stop = stop.clone();
         connections.spawn(async move {
-            let _seat = seat;
-            let active = || activity.touch();
-            active();
+            let (_seat, _counted) = (seat, meter.connection());
+            activity.touch();
+            let relay = tokio::select! {
+                relay = lead.relay() => relay,
+                () = stop.cancelled() => None,
+            };
+            let Some(relay) = relay else { return };
+            if stop.is_cancelled() {
+                // It came just when those that were there were stopped.
+                relay.stop();
+            }
+            relay.expect_more();
+            let active = |moved: Moved| {
+                activity.touch();
+                meter.add(moved);
+            };
             let account = relay.carry(id, peer, local, &active).await;
             relay.report(id, account);
         });
@@ -334,6 +408,14 @@ async fn next(listener: &Listener, seats: &Arc<Semaphore>, peers: PeerPolicy) ->
             Ok(Err(error)) => return Arrival::Gone(error),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Arrival::Gone(error),
             Err(error) => return Arrival::Starved(error),
+        }
+    }
+    #[cfg(unix)]
+    if let LocalSocket::Unix(stream) = &local {
+        match peers.admit_unix(stream) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Arrival::Stranger(error),
+            Err(error) => return Arrival::Gone(error),
         }
     }
     Arrival::Welcome(seat, local, peer)

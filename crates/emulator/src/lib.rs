@@ -223,6 +223,11 @@ impl Emulator {
         self.azure.sign_ins.set_outcome(upn, outcome);
     }
 
+    /// From now on SSH certificates are that old when they are signed: they begin earlier, and end earlier.
+    pub fn age_ssh_certificates(&self, seconds: u64) {
+        self.azure.sign_ins.age_certificates(seconds);
+    }
+
     /// ARM and the data plane demand that tokens carry these claims, in the JSON of a `claims` parameter; nothing when none.
     pub fn demand_claims(&self, claims: Option<&str>) {
         self.azure.sign_ins.demand(claims.map(str::to_owned));

@@ -52,6 +52,15 @@ pub enum Event {
     },
 }
 
+/// Bytes that have moved since the last time that it was told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// From the local side to the VM.
+    pub sent: u64,
+    /// From the VM to the local side.
+    pub received: u64,
+}
+
 /// What one connection came to.
 #[derive(Debug)]
 pub struct Account {

@@ -25,7 +25,7 @@ mod vigil;
 use std::sync::Arc;
 
 pub use error::Error;
-pub use event::{Account, Event};
+pub use event::{Account, Event, Moved};
 pub use lease::give_back;
 pub use ledger::{Debt, Entry, Ledger};
 pub use local::{Halves, Local};

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Moved;
 use crate::local::Local;
 use crate::session::{Ping, Session};
 use crate::vigil::News;
@@ -58,12 +59,13 @@ pub(crate) async fn pump<L: Local, W: Line>(
     wire: &mut W,
     stop: &CancellationToken,
     news: &mut watch::Receiver<News>,
-    active: &(dyn Fn() + Send + Sync),
+    active: &(dyn Fn(Moved) + Send + Sync),
 ) -> End {
     let mut stopped = pin!(stop.cancelled());
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut drive = Drive { flush_wire: false, flush_local: false };
     let mut wakes = news.borrow().wakes;
+    let mut told = Moved::default();
     loop {
         let moving = poll_fn(|context| {
             if stopped.as_mut().poll(context).is_ready() {
@@ -71,13 +73,19 @@ pub(crate) async fn pump<L: Local, W: Line>(
             }
             for _ in 0..STEPS_A_TURN {
                 let moved = drive.step(session, local, wire, context);
+                // Before the end is looked at, or the last bytes would count for nobody.
+                if moved {
+                    let now = Moved { sent: session.sent(), received: session.received() };
+                    active(Moved { sent: now.sent - told.sent, received: now.received - told.received });
+                    told = now;
+                }
                 if let Some(end) = session.end() {
                     return Poll::Ready(end.clone());
                 }
                 if session.wants_look() && local.is_gone() {
                     session.local_gone(Instant::now().into_std());
                 } else if moved {
-                    active();
+                    // Perhaps there is more.
                 } else if !is_due(session, wire, timer.as_mut(), context) {
                     session.rest();
                     return Poll::Pending;

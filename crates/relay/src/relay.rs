@@ -22,7 +22,7 @@ use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
 use crate::stock::Stock;
 use crate::vigil::Vigil;
-use crate::{Account, Error, Event, Ledger, Observer};
+use crate::{Account, Error, Event, Ledger, Moved, Observer};
 
 /// How connections are opened and kept.
 #[derive(Debug, Clone)]
@@ -234,7 +234,7 @@ impl Relay {
         id: u64,
         peer: String,
         mut local: L,
-        active: &(dyn Fn() + Send + Sync),
+        active: &(dyn Fn(Moved) + Send + Sync),
     ) -> Account {
         let shared = &self.shared;
         let started = Instant::now();
@@ -288,7 +288,7 @@ impl Shared {
         &self,
         course: &mut Course,
         local: &mut L,
-        active: &(dyn Fn() + Send + Sync),
+        active: &(dyn Fn(Moved) + Send + Sync),
     ) -> Result<End, Error> {
         let mut replay = Replay::default();
         let mut number = 0;
@@ -383,7 +383,7 @@ impl Shared {
         opened: Opened,
         replay: Replay,
         local: &mut L,
-        active: &(dyn Fn() + Send + Sync),
+        active: &(dyn Fn(Moved) + Send + Sync),
     ) -> (End, Session) {
         let Opened { lease, mut wire, early } = opened;
         let mut news = self.vigil.news();

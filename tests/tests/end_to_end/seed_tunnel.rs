@@ -99,13 +99,26 @@ fn tunnel_to_an_address() {
     tunnel.interrupt();
 }
 
-/// The page has local ports 22 and 2222 and the VM's port 22; free ones take their places. `mylogin` is the user of
-/// the VM, whose `127.0.0.1` is reached by the inner tunnel.
+/// A local port of the page's; a free one where that is taken, or for root alone.
+fn page_port(wanted: u16) -> u16 {
+    match std::net::TcpListener::bind(("127.0.0.1", wanted)) {
+        Ok(_) => wanted,
+        Err(error) => {
+            let port = free_port();
+            eprintln!("port {wanted} of the page: {error}; {port} takes its place");
+            port
+        }
+    }
+}
+
+/// Word for word, where the page's ports can be had. `mylogin` is the user of the VM, whose `127.0.0.1` is reached by the
+/// inner tunnel: the VM is this machine, and what listens on its port 22 is then the outer tunnel, which leads to the
+/// server.
 #[test]
 fn the_multi_connection_recipe() {
     let site = Site::new();
     let lab = &site.lab;
-    let (outer, inner, user) = (free_port().to_string(), free_port().to_string(), site.sshd.user());
+    let (outer, inner, user) = (page_port(22), page_port(2222), site.sshd.user());
     let host = format!(
         "Host tunneltunnel\n  HostName 127.0.0.1\n  Port {inner}\n  User {user}\n  StrictHostKeyChecking=No\n  \
          UserKnownHostsFile=\\\\.\\NUL\n",
@@ -128,7 +141,8 @@ fn the_multi_connection_recipe() {
     let tunnel = Tunnel::start(lab.bastide(&words));
 
     let line = "ssh -L 2222:127.0.0.1:22 mylogin@127.0.0.1";
-    let line = line.replace("2222:127.0.0.1:22", &format!("{inner}:127.0.0.1:{}", site.sshd.port()));
+    let at_vm = if outer == 22 { 22 } else { site.sshd.port() };
+    let line = line.replace("2222:127.0.0.1:22", &format!("{inner}:127.0.0.1:{at_vm}"));
     let line = line.replace("mylogin", &user);
     let with_port = format!("{config}\nHost 127.0.0.1\n  Port {outer}\n");
     let mut session = other(lab, &with_port, &line).args(["-o", "ExitOnForwardFailure=yes"]).start();
@@ -158,7 +172,7 @@ fn the_multi_connection_recipe() {
     drop((stdin, stdout));
     session.finish().expect_code(0);
     tunnel.interrupt();
-    assert_eq!(lab.transcript().mints(), 1);
     // The old client's limit that the recipe goes around is gone: the outer tunnel takes many connections too.
-    assert!(TcpStream::connect(("127.0.0.1", outer.parse::<u16>().unwrap())).is_err(), "it listens on");
+    assert_eq!(lab.transcript().mints(), if outer == 22 { 5 } else { 1 });
+    assert!(TcpStream::connect(("127.0.0.1", outer)).is_err(), "it listens on");
 }

@@ -89,6 +89,21 @@ fn a_proxy_is_told_by_openssh() {
     }
 }
 
+/// As paramiko's `ProxyCommand` ends it: one signal is not waited for before the next.
+#[test]
+fn a_proxy_that_is_told_twice_in_one_breath_gives_its_token_back() {
+    let lab = Lab::with_box(r#"7 = "echo""#);
+    let mut proxy = lab.bastide(PROXY).arg(lab.vm("box")).start();
+    let (mut stdin, mut stdout) = proxy.pipes();
+    stdin.write_all(b"x").unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::HUP);
+    let code = proxy.finish().code();
+    assert!([143, 129].contains(&code), "{code}");
+    assert_eq!((lab.transcript().mints(), lab.transcript().releases()), (1, 1));
+}
+
 #[test]
 fn a_proxy_ends_with_its_input() {
     let lab = Lab::with_box(r#"7 = "echo""#);

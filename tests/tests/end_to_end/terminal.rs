@@ -11,14 +11,14 @@ use bastide_tests::{Lab, Program};
 use crate::site::Site;
 
 /// A tmux server of its own with one window. Gone when dropped.
-struct Terminal<'a> {
+pub(crate) struct Terminal<'a> {
     lab: &'a Lab,
     socket: PathBuf,
 }
 
 impl<'a> Terminal<'a> {
     /// A window of 80 by 24 that runs `command`.
-    fn open(lab: &'a Lab, command: &str) -> Self {
+    pub(crate) fn open(lab: &'a Lab, command: &str) -> Self {
         let terminal = Self { lab, socket: lab.home().join("tmux") };
         let size = ["-x", "80", "-y", "24"];
         terminal.tmux().args(["new-session", "-d"]).args(size).arg(command).run().expect_code(0);
@@ -26,12 +26,22 @@ impl<'a> Terminal<'a> {
     }
 
     /// Types keys, by tmux's names of them.
-    fn types(&self, keys: &[&str]) {
+    pub(crate) fn types(&self, keys: &[&str]) {
         self.tmux().arg("send-keys").args(keys).run().expect_code(0);
     }
 
-    fn resize(&self, columns: &str, rows: &str) {
+    pub(crate) fn resize(&self, columns: &str, rows: &str) {
         self.tmux().args(["resize-window", "-x", columns, "-y", rows]).run().expect_code(0);
+    }
+
+    /// What is on the screen now.
+    pub(crate) fn screen(&self) -> String {
+        self.tmux().args(["capture-pane", "-p"]).run().expect_code(0).text()
+    }
+
+    /// Writes everything that the window is told into a pipe, too.
+    pub(crate) fn copy_to(&self, pipe: &Path) {
+        self.tmux().args(["pipe-pane", &format!("exec cat > '{}'", pipe.display())]).run().expect_code(0);
     }
 
     fn tmux(&self) -> Program {

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bastide_core::service_message;
+use bastide_core::{Secret, service_message};
 use ssh_key::public::KeyData;
 
+use super::key::Key;
 use super::wire::mpint;
 
 /// A certificate that binds a key to a user of the VM. Nothing in it is secret, but it is good for nobody without
@@ -68,6 +69,14 @@ impl Certificate {
             .checked_add(Duration::from_secs(read.valid_before()))
             .unwrap_or_else(|| UNIX_EPOCH + Duration::from_secs(u32::MAX.into()));
         Ok(Self { valid_from: instant(read.valid_after()), valid_until, text: text.to_owned(), user, blob })
+    }
+
+    /// Reads the line of a file that [`Certificate::line`] went into; none when it is no certificate for the private
+    /// key of the other file.
+    #[must_use]
+    pub fn of_files(line: &str, private_pem: &Secret) -> Option<Self> {
+        let public = Key::from_pem(private_pem).ok()?.public();
+        Self::read(line.split_whitespace().nth(1)?, &public).ok()
     }
 
     /// The user on the VM: the first principal, in lower case (protocol.md §7).

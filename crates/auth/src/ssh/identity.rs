@@ -31,8 +31,27 @@ impl EntraIdentity {
                 return Err(refused(provider.name(), "no RSA key can be made on this machine".into()));
             }
         };
+        Ok(Self::of(key, provider, request))
+    }
+
+    /// With the key of a file that [`EntraIdentity::private_pem`] went into.
+    ///
+    /// # Errors
+    /// [`AuthError::Refused`] when it holds no such key.
+    pub fn with_key(
+        provider: Arc<dyn Provider>,
+        request: TokenRequest,
+        pem: &Secret,
+    ) -> Result<Self, AuthError> {
+        match Key::from_pem(pem) {
+            Ok(key) => Ok(Self::of(key, provider, request)),
+            Err(NoKey) => Err(refused(provider.name(), "the file holds no RSA key of bastide's".into())),
+        }
+    }
+
+    fn of(key: Key, provider: Arc<dyn Provider>, request: TokenRequest) -> Self {
         let request = TokenRequest { certificate: Some(key.certificate_request()), ..request };
-        Ok(Self { key, provider, request })
+        Self { key, provider, request }
     }
 
     /// The certificate as it is now.

@@ -1,4 +1,5 @@
-//! The RSA key of one sign-in: made in memory, never written. It leaves out the certificate.
+//! The RSA key of one sign-in: made in memory, and written for those alone who ask for files. It leaves out the
+//! certificate.
 
 use std::fmt;
 
@@ -10,6 +11,8 @@ use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bastide_core::{CertificateRequest, Secret};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::wire::{mpint, put_string};
 
@@ -36,11 +39,20 @@ impl Key {
     /// A key of 2,048 bits: what Entra ID asks for at least (protocol.md §7), and enough for a certificate of one
     /// hour. Takes a tenth of a second of computing.
     pub(super) fn generate() -> Result<Self, NoKey> {
-        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| NoKey)?;
+        Ok(Self::of(KeyPair::generate(KeySize::Rsa2048).map_err(|_| NoKey)?))
+    }
+
+    /// Reads what [`Key::private_pem`] has written.
+    pub(super) fn from_pem(pem: &Secret) -> Result<Self, NoKey> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|_| NoKey)?;
+        Ok(Self::of(KeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| NoKey)?))
+    }
+
+    fn of(pair: KeyPair) -> Self {
         let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
         let modulus = mpint(public.modulus().big_endian_without_leading_zero());
         let exponent = mpint(public.exponent().big_endian_without_leading_zero());
-        Ok(Self { pair, modulus, exponent })
+        Self { pair, modulus, exponent }
     }
 
     /// The form fields by which a certificate is asked for, as the reference client sends them: base64url with
@@ -142,6 +154,11 @@ mod tests {
         let der = STANDARD.decode(body).unwrap();
         let read = KeyPair::from_pkcs8(&der).unwrap();
         assert_eq!(read.public_modulus_len(), 256);
+        assert_eq!(Key::from_pem(&pem).unwrap().public(), key.public());
+        assert!(
+            Key::from_pem(&Secret::new("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
+                .is_err()
+        );
         assert_eq!(format!("{key:?}"), "Key(RSA 2048)");
     }
 }

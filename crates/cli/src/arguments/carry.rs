@@ -1,6 +1,7 @@
-//! Commands that carry bytes and know nothing of what is in them: `tunnel` and `proxy`. It leaves out what they share
-//! with others (`place`).
+//! Commands that carry bytes and know nothing of what is in them: `tunnel`, `exec`
+//! and `proxy`. It leaves out what they share with others (`place`).
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use bastide::ForwardSpec;
@@ -21,6 +22,19 @@ pub(crate) struct Tunnel {
     /// has them made again
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=20), help_heading = "Connections")]
     pub(crate) prefetch: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) local: LocalSide,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+    /// A program, and its arguments, in which {host} and {port} stand for the tunnel's end ({{port}} for "{port}")
+    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Arguments")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// The ports of both ends.

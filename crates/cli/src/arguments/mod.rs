@@ -6,22 +6,25 @@ mod host;
 mod list;
 mod place;
 mod ssh;
+mod up;
 mod wrong;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bastide::{Credential, Environment};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::configuration::{self, Configuration};
 use crate::exit::Failure;
 
-pub(crate) use carry::{Proxy, Tunnel};
+pub(crate) use carry::{Exec, LocalSide, Proxy, Tunnel};
 pub(crate) use host::{Doctor, Sessions, SessionsTask};
 pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
-pub(crate) use ssh::{AuthType, HostKeyCheck, Ssh, SshCert};
+pub(crate) use ssh::{AuthType, HostKeyCheck, SignIn, Ssh, SshCert, SshConfig, Transfer};
+pub(crate) use up::Up;
 
 /// A native client for Azure Bastion.
 #[derive(Debug, Parser)]
@@ -46,12 +49,27 @@ pub(crate) enum Command {
     /// Sign in to a VM with your own OpenSSH client
     #[command(after_help = SSH_EXAMPLES)]
     Ssh(Ssh),
+    /// Copy files with your own scp
+    #[command(after_help = SCP_EXAMPLES)]
+    Scp(Transfer),
+    /// Copy files in a dialogue with your own sftp
+    #[command(after_help = SFTP_EXAMPLES)]
+    Sftp(Transfer),
+    /// Bring folders to the same state with your own rsync
+    #[command(after_help = RSYNC_EXAMPLES)]
+    Rsync(Transfer),
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
     /// The Bastion hosts and VMs that you can reach
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
+    /// Open all tunnels of a file, connected on first use
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Up),
+    /// Run a program with a tunnel that works for as long as it runs
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec(Exec),
     /// Sign in to Azure in a browser, on this machine or another, with a code
     #[command(after_help = LOGIN_EXAMPLES)]
     Login(Login),
@@ -85,6 +103,9 @@ pub(crate) enum Command {
     /// Write an Entra ID certificate for SSH, and its key, into files
     #[command(after_help = SSH_CERT_EXAMPLES)]
     SshCert(SshCert),
+    /// Print or write what lets plain ssh, scp, rsync, git, Ansible and editors reach VMs
+    #[command(after_help = SSH_CONFIG_EXAMPLES)]
+    SshConfig(SshConfig),
     /// Print what lets a shell complete commands, flags and names
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -100,6 +121,11 @@ pub(crate) enum Command {
     HandOver {
         /// The session's private socket.
         socket: PathBuf,
+        /// The one host that it is for, as OpenSSH calls it.
+        #[arg(long, requires = "host")]
+        only: Option<String>,
+        /// The host that OpenSSH wants.
+        host: Option<String>,
     },
 }
 
@@ -112,10 +138,37 @@ Examples:
   bastide ssh -n BASTION -g GROUP --target-resource-id ID -- uptime
   pass show vm | bastide ssh -n BASTION -g GROUP --target-resource-id ID --username me --password-stdin -- uptime";
 
+const SCP_EXAMPLES: &str = "\
+Examples:
+  bastide scp web-01 --username me -- -r ./site vm:/var/www
+  bastide scp web-01 --auth-type AAD -- vm:/var/log/syslog .
+Options of scp go behind --, too; `me@vm:` is another user of the VM.";
+
+const SFTP_EXAMPLES: &str = "\
+Examples:
+  bastide sftp web-01 --username me
+  bastide sftp web-01 --username me -- -b commands vm";
+
+const RSYNC_EXAMPLES: &str = "\
+Examples:
+  bastide rsync web-01 --username me -- -a --delete ./site/ vm:/var/www/
+  bastide rsync web-01 --auth-type AAD -- -av vm:/etc/nginx .";
+
 const SSH_CERT_EXAMPLES: &str = "\
 `bastide ssh --auth-type AAD` needs no files: its key never leaves memory. For other programs:
   bastide ssh-cert --write ~/.ssh/entra
   scp -i ~/.ssh/entra/id_rsa -o CertificateFile=~/.ssh/entra/id_rsa-cert.pub …";
+
+const SSH_CONFIG_EXAMPLES: &str = "\
+Examples:
+  bastide ssh-config web-01 db-01 --username me --ssh-key ~/.ssh/id_ed25519 --write
+  ssh web-01; scp notes db-01:; git clone web-01:repository
+  bastide ssh-config web-01 --auth-type AAD --write
+  bastide ssh-config --write                   # make all blocks anew
+  bastide ssh-config --remove db-01
+With --auth-type AAD, key and certificate are files below ~/.ssh/bastide that only you can read:
+plain ssh has no other way. Each ssh renews them by itself when less than a fifth of their hour is
+left.";
 
 const TUNNEL_EXAMPLES: &str = "\
 Examples:
@@ -128,6 +181,28 @@ Examples:
   bastide list
   bastide list vms -o json
 What is listed is completed by the shell from then on: see `bastide completions --help`.";
+const UP_EXAMPLES: &str = "\
+In bastide.toml, with the flags of `bastide tunnel`:
+  [defaults]
+  name = \"hub\"
+  [tunnels.db]
+  target = \"db-01\"
+  resource-port = 5432
+  port = 5432
+  [tunnels.web]
+  target = \"10.0.0.4\"
+  forward = [\"8080:80\", \"./api.sock:8000\"]
+Then:
+  bastide up
+  bastide up --check
+SIGHUP has the file read anew: what is the same in it keeps its connections.";
+
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  bastide exec db-01 --resource-port 5432 -- psql -h {host} -p {port} -U me shop
+  bastide exec web-01 --resource-port 80 -- sh -c 'curl http://$BASTIDE_HOST:$BASTIDE_PORT/'
+The status is the program's; 127 when there is no such program, 126 when it cannot be run, 124
+when --timeout or --idle-timeout has ended it. {{port}} stands for a {port} that is meant as such.";
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -190,7 +265,7 @@ const NETWORK: &str = "Network";
 const OUTPUT: &str = "Output";
 
 /// Flags that every command has.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Azure")]
 pub(crate) struct Global {
     /// AzureCloud, AzureUSGovernment, AzureChinaCloud, or the https:// address of a resource manager
@@ -337,13 +412,41 @@ impl Words {
         Self(without_az_prefix(std::env::args_os()))
     }
 
+    /// Words that begin with the program's name.
+    pub(crate) fn new(words: Vec<OsString>) -> Self {
+        Self(words)
+    }
+
+    /// The flags of the command, and the variables in place of flags, that say what holds beyond this run, in one form.
+    ///
+    /// # Errors
+    /// Usage.
+    pub(crate) fn flags_that_stay(&self) -> Result<Vec<String>, Failure> {
+        let (definition, matches) = self.definition_and_matches()?;
+        let Some((name, matches)) = matches.subcommand() else { return Ok(Vec::new()) };
+        // Built for the matches, it has the global flags, too.
+        let known = definition.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
+        let known = known.filter(|arg| arg.get_long().is_none_or(|long| !NOT_KEPT.contains(&long)));
+        given(known, matches, &[ValueSource::CommandLine, ValueSource::EnvVariable])
+    }
+
+    /// The flags among them that every command has, but for those of output, in one form.
+    ///
+    /// # Errors
+    /// Usage.
+    pub(crate) fn globals(&self) -> Result<Vec<String>, Failure> {
+        let (definition, matches) = self.definition_and_matches()?;
+        let known = definition.get_arguments().filter(|arg| arg.get_help_heading() != Some(OUTPUT));
+        given(known, &matches, &[ValueSource::CommandLine])
+    }
+
     /// What they say by themselves. Prints help or version and exits where that is asked for.
     ///
     /// # Errors
     /// Usage.
-    pub(crate) fn typed(&self) -> Result<Global, Failure> {
+    pub(crate) fn typed(&self) -> Result<(Command, Global), Failure> {
         let (_, matches) = self.definition_and_matches()?;
-        Ok(self.read(&matches)?.1)
+        self.read(&matches)
     }
 
     /// What may be said, and what is, before anybody has made sense of it.
@@ -389,6 +492,46 @@ impl Words {
     }
 }
 
+/// Flags that say what to do this time, or how to say it.
+const NOT_KEPT: &[&str] = &["color", "output", "quiet", "verbose", "write", "help", "version"];
+
+/// Flags whose value is a path.
+const FILES: &[&str] = &["ca-bundle", "config", "ssh-key"];
+
+/// Long flags with their values, as far as these come from there. Paths are made absolute: they may be read in another
+/// folder.
+fn given<'a>(
+    known: impl Iterator<Item = &'a clap::Arg>,
+    matches: &ArgMatches,
+    sources: &[ValueSource],
+) -> Result<Vec<String>, Failure> {
+    let mut flags = Vec::new();
+    for (arg, flag) in known.filter_map(|arg| Some((arg, arg.get_long()?))) {
+        let id = arg.get_id().as_str();
+        let is_given = matches.ids().any(|given| given.as_str() == id)
+            && matches.value_source(id).is_some_and(|source| sources.contains(&source));
+        if !is_given {
+            continue;
+        }
+        if !arg.get_action().takes_values() {
+            flags.push(format!("--{flag}"));
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            let Some(text) = value.to_str() else {
+                return Err(Failure::usage(
+                    format!("the value of --{flag} is no text"),
+                    "rename the file that it names",
+                ));
+            };
+            let is_relative = FILES.contains(&flag) && !text.starts_with('~');
+            let file = is_relative.then(|| std::path::absolute(text).ok()).flatten();
+            flags.push(format!("--{flag}={}", file.map_or(text.into(), |file| file.display().to_string())));
+        }
+    }
+    Ok(flags)
+}
+
 /// The one VM that the command is about.
 fn target(matches: &ArgMatches) -> Option<&str> {
     matches.try_get_one::<String>("target").ok().flatten().map(String::as_str)
@@ -430,6 +573,12 @@ mod tests {
             "bastide tunnel --name b --resource-group g --target-ip-address 10.0.0.4 --resource-port 22 --port 50022",
             "bastide network bastion ssh -n b -g g --target-resource-id /s --auth-type Ssh-Key -- -L 1:a:2 ls",
             "bastide proxy /s -n b -g g --resource-port 22",
+            "bastide exec /s -n b -g g --resource-port 22 -- ls -l {port}",
+            "bastide scp /s -n b -g g --username u --password-stdin -- -r a vm:b",
+            "bastide sftp web-01",
+            "bastide ssh-config web-01 db-01 --username u --write",
+            "bastide ssh-config --write",
+            "bastide ssh-config --remove web-01 --remove db-01",
             "bastide login --tenant t --no-browser",
             "bastide account -o json --credential Managed-Identity --client-id object:o --no-cache",
             "bastide logout",
@@ -466,6 +615,8 @@ mod tests {
             "bastide sessions open",
             "bastide doctor /s --resource-port 0",
             "bastide list hosts",
+            "bastide exec /s -n b -g g --resource-port 22",
+            "bastide exec /s -n b -g g --resource-port 22 --",
             "bastide ssh /s --timeout 0",
             "bastide ssh /s -v -q",
             "bastide ssh /s --target 1",

@@ -19,8 +19,46 @@ pub(crate) struct Ssh {
     pub(crate) ssh_args: Vec<std::ffi::OsString>,
 }
 
-/// Who signs in to the VM, and to which port.
 #[derive(Debug, Args)]
+pub(crate) struct Transfer {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) sign_in: SignIn,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+    /// For the program, where vm: or the VM's name stands for the VM
+    #[arg(last = true, value_name = "ARGS", help_heading = "Arguments")]
+    pub(crate) args: Vec<std::ffi::OsString>,
+}
+
+/// The heading of flags that only `ssh-config` has.
+const BLOCKS: &str = "Blocks";
+
+#[derive(Debug, Args)]
+pub(crate) struct SshConfig {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Further VMs
+    #[arg(value_name = "TARGET", help_heading = "Arguments")]
+    pub(crate) more: Vec<String>,
+    /// Write into ~/.ssh/bastide.config, which ~/.ssh/config then includes; without a VM, what is there is made anew
+    #[arg(long, help_heading = BLOCKS)]
+    pub(crate) write: bool,
+    /// Remove the block of this name from ~/.ssh/bastide.config
+    #[arg(long, value_name = "NAME", help_heading = BLOCKS, conflicts_with_all = ["target", "more", "write", "alias"])]
+    pub(crate) remove: Vec<String>,
+    /// What is to be typed behind ssh; left out: TARGET, or the VM's name
+    #[arg(long, value_name = "NAME", help_heading = BLOCKS)]
+    pub(crate) alias: Option<String>,
+    #[command(flatten)]
+    pub(crate) sign_in: SignIn,
+    #[command(flatten)]
+    pub(crate) behaviour: Behaviour,
+}
+
+/// Who signs in to the VM, and to which port.
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "SSH")]
 pub(crate) struct SignIn {
     /// The VM's SSH port
@@ -84,4 +122,7 @@ pub(crate) struct SshCert {
     /// The folder for id_rsa, id_rsa.pub and id_rsa-cert.pub; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) write: PathBuf,
+    /// Only where the certificate there has less than a fifth of its life left; nobody is asked anything then
+    #[arg(long)]
+    pub(crate) if_needed: bool,
 }

@@ -9,11 +9,11 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-use super::{Wrong, inner, known, nearest, wrong};
+use super::{Wrong, inner, known, nearest, table_in, wrong};
 use crate::exit::Failure;
 
 /// One table: the values of each flag, by its long name.
-type Layer = BTreeMap<String, Vec<String>>;
+pub(super) type Layer = BTreeMap<String, Vec<String>>;
 
 /// All tables.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,6 +74,10 @@ const NOT_HERE: &[&str] = &[
     "verbose",
     "version",
     "write",
+    "alias",
+    "if-needed",
+    "only",
+    "remove",
     "target-resource-id",
     "target-ip-address",
 ];
@@ -94,21 +98,22 @@ impl Flags {
     /// Reads the tables, and lets `command` judge each value.
     pub(super) fn read(table: &Table, command: &Command) -> Result<Self, Wrong> {
         let mut flags = Self::default();
+        let known = all(command);
         if let Some(defaults) = inner(table, "defaults")? {
-            flags.defaults = layer("[defaults]", defaults, command, &[])?;
+            flags.defaults = layer("[defaults]", defaults, &known, &[])?;
         }
         for (name, value) in inner(table, "profiles")?.into_iter().flatten() {
             let place = format!("[profiles.{name}]");
-            flags.profiles.insert(name.clone(), layer(&place, table_of(&place, value)?, command, &[])?);
+            flags.profiles.insert(name.clone(), layer(&place, table_in(&place, value)?, &known, &[])?);
         }
         for (name, value) in inner(table, "hosts")?.into_iter().flatten() {
             let place = format!("[hosts.{name}]");
-            let table = table_of(&place, value)?;
+            let table = table_in(&place, value)?;
             let word = |key: &str| table.get(key).map(|value| one(&place, key, value)).transpose();
             let host = Host {
                 target: word("target")?,
                 profile: word("profile")?,
-                flags: layer(&place, table, command, HOST_KEYS)?,
+                flags: layer(&place, table, &known, HOST_KEYS)?,
             };
             if let Some(profile) = &host.profile {
                 flags.must_have(&place, profile)?;
@@ -219,9 +224,20 @@ pub(crate) fn shadow(flag: &str, variable: &dyn Fn(&str) -> bool) -> Option<&'st
     names.iter().copied().find(|name| variable(name))
 }
 
-/// Every flag that may stand in the file, once.
-pub(crate) fn all(command: &Command) -> BTreeMap<&str, (&Command, &Arg)> {
-    let commands = std::iter::once(command).chain(command.get_subcommands());
+/// Flags by their long names, each with a command that has it.
+pub(crate) type Known<'a> = BTreeMap<&'a str, (&'a Command, &'a Arg)>;
+
+/// Every flag that may stand in the configuration, once.
+pub(crate) fn all(command: &Command) -> Known<'_> {
+    known_of(std::iter::once(command).chain(command.get_subcommands()))
+}
+
+/// The flags of one command, and those that every command has.
+pub(super) fn of_command<'a>(command: &'a Command, name: &str) -> Known<'a> {
+    known_of(std::iter::once(command).chain(command.find_subcommand(name)))
+}
+
+fn known_of<'a>(commands: impl Iterator<Item = &'a Command>) -> Known<'a> {
     let flags = commands.flat_map(|command| command.get_arguments().map(move |arg| (command, arg)));
     let mut known = BTreeMap::new();
     for (command, arg) in flags {
@@ -232,8 +248,8 @@ pub(crate) fn all(command: &Command) -> BTreeMap<&str, (&Command, &Arg)> {
     known
 }
 
-fn layer(place: &str, table: &Table, command: &Command, beside: &[&str]) -> Result<Layer, Wrong> {
-    let flags = all(command);
+/// Reads a table of flags, beside which other keys may stand.
+pub(super) fn layer(place: &str, table: &Table, flags: &Known<'_>, beside: &[&str]) -> Result<Layer, Wrong> {
     let names: Vec<&str> = flags.keys().chain(beside).copied().collect();
     known(place, table, &names)?;
     let mut layer = Layer::new();
@@ -270,12 +286,6 @@ fn judge(place: &str, key: &str, value: &str, owner: &Command, arg: &Arg) -> Res
     }
 }
 
-fn table_of<'a>(place: &str, value: &'a Value) -> Result<&'a Table, Wrong> {
-    value
-        .as_table()
-        .ok_or_else(|| wrong(format!("{place} is no table"), format!("write {place} on a line of its own")))
-}
-
 /// A flag's values, as they would be typed.
 fn words(place: &str, key: &str, value: &Value) -> Result<Vec<String>, Wrong> {
     match value {
@@ -284,7 +294,8 @@ fn words(place: &str, key: &str, value: &Value) -> Result<Vec<String>, Wrong> {
     }
 }
 
-fn one(place: &str, key: &str, value: &Value) -> Result<String, Wrong> {
+/// Text, or what is written like it.
+pub(super) fn one(place: &str, key: &str, value: &Value) -> Result<String, Wrong> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(_) | Value::Boolean(_) => Ok(value.to_string()),

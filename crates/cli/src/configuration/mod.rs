@@ -3,6 +3,7 @@
 
 mod flags;
 mod plugins;
+pub(crate) mod tunnels;
 
 use std::path::{Path, PathBuf};
 
@@ -82,13 +83,24 @@ fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Wrong {
 }
 
 fn parse(text: &str, command: &clap::Command) -> Result<Configuration, Wrong> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+    let table = toml_table(text)?;
+    known("it", &table, KEYS)?;
+    Ok(Configuration { path: None, plugins: plugins::read(&table)?, flags: Flags::read(&table, command)? })
+}
+
+fn toml_table(text: &str) -> Result<Table, Wrong> {
+    text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         wrong(format!("line {line}: {}", error.message()), "it is written in TOML, https://toml.io")
-    })?;
-    known("it", &table, KEYS)?;
-    Ok(Configuration { path: None, plugins: plugins::read(&table)?, flags: Flags::read(&table, command)? })
+    })
+}
+
+/// A value that has to be a table.
+fn table_in<'a>(place: &str, value: &'a Value) -> Result<&'a Table, Wrong> {
+    value
+        .as_table()
+        .ok_or_else(|| wrong(format!("{place} is no table"), format!("write {place} on a line of its own")))
 }
 
 /// A table in a table, if it is there.

@@ -10,3 +10,12 @@ mod windows;
 pub(crate) use unix::{SignIn, password};
 #[cfg(not(unix))]
 pub(crate) use windows::{SignIn, password};
+
+/// How often a password that is known is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// There is one connection: a second question means that the answer was wrong.
+    Once,
+    /// There may be many, each of which asks once (`NumberOfPasswordPrompts`).
+    ForEachConnection,
+}

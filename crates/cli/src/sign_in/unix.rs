@@ -7,12 +7,13 @@ use bastide::plugin::SignInRequest;
 use bastide::{Agent, Certificate, Plan, Progress, Secret, Target, VmSignIn};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AuthType, Ssh};
+use crate::arguments::{self, AuthType};
 use crate::askpass::{self, Askpass};
 use crate::exit::{Exit, Failure};
-use crate::openssh::{AgentAid, Aid, CERTIFICATE_ALGORITHMS, KnownPassword};
+use crate::openssh::{Aid, CERTIFICATE_ALGORITHMS, IdentityAid, IdentityPlace, KnownPassword};
 use crate::report::Reporter;
 use crate::setup::Found;
+use crate::sign_in::Answers;
 use crate::sys::{self, PrivateFolder};
 
 /// What serves OpenSSH while the session is being opened.
@@ -34,8 +35,8 @@ enum Who {
 }
 
 /// The password that is to come from standard input, before anything else reads that.
-pub(crate) fn password(ssh: &Ssh) -> Result<Option<Secret>, Failure> {
-    ssh.sign_in.password_stdin.then(askpass::from_stdin).transpose()
+pub(crate) fn password(sign_in: &arguments::SignIn) -> Result<Option<Secret>, Failure> {
+    sign_in.password_stdin.then(askpass::from_stdin).transpose()
 }
 
 impl SignIn {
@@ -43,22 +44,22 @@ impl SignIn {
     ///
     /// Cancel safe.
     pub(crate) async fn prepare(
-        ssh: &Ssh,
+        sign_in: &arguments::SignIn,
         password: Option<Secret>,
-        found: &Found,
-        plan: &Plan,
+        answers: Answers,
+        (found, plan): (&Found, &Plan),
         reporter: &Reporter,
     ) -> Result<Self, Failure> {
         let mut prepared = Self::default();
         if let Some(password) = password {
-            prepared.serve_password(password)?;
+            prepared.serve_password(password, answers)?;
             return Ok(prepared);
         }
-        match &ssh.sign_in.auth_type {
+        match &sign_in.auth_type {
             Some(AuthType::Aad) => {
                 let identity = found.client.entra_identity(Some(&found.host)).await?;
                 let certificate = identity.certificate().await?;
-                warn_of(&certificate, ssh, reporter);
+                warn_of(&certificate, sign_in, reporter);
                 let user = certificate.user().to_owned();
                 prepared.aid.user = Some(user.clone());
                 prepared.identity = Some(Who::Entra { user });
@@ -72,13 +73,13 @@ impl SignIn {
                         Target::Resource(id) => Some(id.to_string()),
                         Target::Address(_) => None,
                     },
-                    user: ssh.sign_in.username.clone(),
+                    user: sign_in.username.clone(),
                 };
                 let answer = found.client.plugin_sign_in(name, &request).await?;
                 prepared.aid.user = answer.user;
                 prepared.identity = Some(Who::Plugin { name: name.clone() });
                 if let Some(password) = answer.password {
-                    prepared.serve_password(password)?;
+                    prepared.serve_password(password, answers)?;
                 }
                 if let Some(identity) = answer.identity {
                     let algorithms = identity.algorithms();
@@ -96,8 +97,8 @@ impl SignIn {
         Ok(prepared)
     }
 
-    fn serve_password(&mut self, password: Secret) -> Result<(), Failure> {
-        let askpass = Askpass::open(self.folder()?, password)
+    fn serve_password(&mut self, password: Secret, answers: Answers) -> Result<(), Failure> {
+        let askpass = Askpass::open(self.folder()?, password, answers)
             .map_err(Failure::system("the socket for the password cannot be opened"))?;
         self.askpass = Some(askpass);
         self.aid.password = Some(KnownPassword);
@@ -107,7 +108,8 @@ impl SignIn {
     fn serve_identity(&mut self, identity: VmSignIn, algorithms: String) -> Result<(), Failure> {
         let agent = Agent::open(self.folder()?, identity, users_agent())
             .map_err(Failure::system("the SSH agent's socket cannot be opened"))?;
-        self.aid.agent = Some(AgentAid { socket: agent.path().to_owned(), algorithms });
+        let place = IdentityPlace::Agent(agent.path().to_owned());
+        self.aid.identity = Some(IdentityAid { place, algorithms });
         self.agent = Some(agent);
         Ok(())
     }
@@ -192,9 +194,9 @@ impl SignIn {
 const REFUSED_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a user would wonder about later.
-fn warn_of(certificate: &Certificate, ssh: &Ssh, reporter: &Reporter) {
+fn warn_of(certificate: &Certificate, sign_in: &arguments::SignIn, reporter: &Reporter) {
     let user = certificate.user();
-    if let Some(named) = ssh.sign_in.username.as_ref().filter(|named| !named.eq_ignore_ascii_case(user)) {
+    if let Some(named) = sign_in.username.as_ref().filter(|named| !named.eq_ignore_ascii_case(user)) {
         reporter.warn(&format!("--username {named} is left aside: Entra ID signs in as {user}"));
     }
     let now = SystemTime::now();

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use bastide::{Plan, Secret};
 
-use crate::arguments::{AuthType, Ssh};
+use crate::arguments::{self, AuthType};
 use crate::exit::{Exit, Failure};
 use crate::openssh::Aid;
 use crate::report::Reporter;
 use crate::setup::Found;
+use crate::sign_in::Answers;
 
 /// What serves OpenSSH while the session is being opened: nobody.
 #[derive(Debug)]
 pub(crate) struct SignIn(Aid);
 
 /// The password that is to come from standard input, before anything else reads that.
-pub(crate) fn password(ssh: &Ssh) -> Result<Option<Secret>, Failure> {
-    match ssh.sign_in.password_stdin {
+pub(crate) fn password(sign_in: &arguments::SignIn) -> Result<Option<Secret>, Failure> {
+    match sign_in.password_stdin {
         true => Err(Failure::usage(
             "--password-stdin works on Linux and macOS only",
             "leave it out, and ssh asks on the terminal",
@@ -29,13 +30,13 @@ pub(crate) fn password(ssh: &Ssh) -> Result<Option<Secret>, Failure> {
 impl SignIn {
     /// Refuses what would need a socket.
     pub(crate) async fn prepare(
-        ssh: &Ssh,
+        sign_in: &arguments::SignIn,
         _password: Option<Secret>,
-        _found: &Found,
-        _plan: &Plan,
+        _answers: Answers,
+        _place: (&Found, &Plan),
         _reporter: &Reporter,
     ) -> Result<Self, Failure> {
-        match ssh.sign_in.auth_type {
+        match sign_in.auth_type {
             Some(AuthType::Aad) => Err(Failure::usage(
                 "--auth-type AAD works on Linux and macOS only",
                 "`bastide ssh-cert --write DIR` writes key and certificate for ssh's -i and CertificateFile",

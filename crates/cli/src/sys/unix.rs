@@ -1,5 +1,6 @@
 //! Unix: three stop signals, descriptors without threads and their limit, file modes, folders.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,14 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bastide::{Environment, Secret};
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{Access, FileType, access, fstat};
 use rustix::net::{AddressFamily, sockopt};
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getpgrp, getrlimit, kill_process, setrlimit};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
@@ -45,15 +47,20 @@ pub(crate) fn has_display() -> bool {
 pub(crate) struct StopSignals {
     interrupt: SignalStream,
     terminate: SignalStream,
-    hang_up: SignalStream,
+    hang_up: Option<SignalStream>,
 }
 
 impl StopSignals {
     pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { hang_up: Some(signal(SignalKind::hangup())?), ..Self::but_hang_up()? })
+    }
+
+    /// For who has another meaning for SIGHUP.
+    pub(crate) fn but_hang_up() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: None,
         })
     }
 
@@ -62,8 +69,32 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
-            _ = self.hang_up.recv() => 1,
+            () = next(self.hang_up.as_mut()) => HANG_UP,
         }
+    }
+}
+
+async fn next(signals: Option<&mut SignalStream>) {
+    match signals {
+        Some(signals) => drop(signals.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// SIGHUP's number (signal(7)).
+pub(crate) const HANG_UP: u8 = 1;
+
+/// SIGHUP, where it does not mean to stop.
+pub(crate) struct HangUps(SignalStream);
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }
 
@@ -374,17 +405,87 @@ pub(crate) fn exit_of(status: ExitStatus) -> u8 {
     u8::try_from(number).unwrap_or(255)
 }
 
-/// Asks a child to end, with the signal that asked us.
-pub(crate) fn terminate(child: u32, signal: u8) {
+/// Sends a signal to a child.
+pub(crate) fn pass_signal(child: u32, number: u8) {
     let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
-    let signal = match signal {
-        1 => Signal::HUP,
-        2 => Signal::INT,
-        _ => Signal::TERM,
-    };
-    if let Some(pid) = pid
+    if let (Some(pid), Some(signal)) = (pid, Signal::from_named_raw(number.into()))
         && let Err(error) = kill_process(pid, signal)
     {
         tracing::debug!(%error, "the child could not be signalled");
     }
+}
+
+/// Whether a file is there that this user may run.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Signals to us that are meant for a program that we run in the user's place.
+pub(crate) struct PassedSignals(Vec<(SignalStream, Signal)>);
+
+impl PassedSignals {
+    /// Those by which we, too, are told to stop.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut signals = Self(Vec::new());
+        signals.add(&[Signal::HUP, Signal::INT, Signal::TERM])?;
+        Ok(signals)
+    }
+
+    /// From now on those, too, that mean nothing to us.
+    pub(crate) fn add_others(&mut self) -> io::Result<()> {
+        self.add(&[Signal::QUIT, Signal::USR1, Signal::USR2, Signal::WINCH])
+    }
+
+    fn add(&mut self, signals: &[Signal]) -> io::Result<()> {
+        for number in signals {
+            self.0.push((signal(SignalKind::from_raw(number.as_raw()))?, *number));
+        }
+        Ok(())
+    }
+
+    /// The number of the next one that the program has not got by itself. Cancel safe.
+    pub(crate) async fn next(&mut self) -> u8 {
+        loop {
+            let signal = std::future::poll_fn(|context| {
+                let mut arrived =
+                    self.0.iter_mut().filter_map(|(stream, signal)| match stream.poll_recv(context) {
+                        Poll::Ready(_) => Some(*signal),
+                        Poll::Pending => None,
+                    });
+                arrived.next().map_or(Poll::Pending, Poll::Ready)
+            });
+            let signal = signal.await;
+            // A terminal sends these to everybody in the foreground (termios(3)): a second one would be one too many.
+            let by_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
+            if !(by_terminal && is_in_foreground()) {
+                return u8::try_from(signal.as_raw()).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Whether the keys of a terminal reach this process group.
+fn is_in_foreground() -> bool {
+    let terminal = File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
+}
+
+/// A word in two, before the byte at `index`; none where it is shorter.
+pub(crate) fn split(word: &OsStr, index: usize) -> Option<(&OsStr, &OsStr)> {
+    let (before, behind) = word.as_bytes().split_at_checked(index)?;
+    Some((OsStr::from_bytes(before), OsStr::from_bytes(behind)))
+}
+
+/// Gives a file the mode and the owner of another one.
+pub(crate) fn make_alike(file: &File, other: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+        std::os::unix::fs::fchown(file, Some(other.uid()), Some(other.gid()))?;
+    }
+    file.set_permissions(other.permissions())
+}
+
+/// What stands for a folder where it is locked (flock(2)).
+pub(crate) fn lockable(folder: &Path) -> io::Result<File> {
+    File::open(folder)
 }

@@ -1,8 +1,9 @@
 //! Windows: Ctrl-C, standard input and output by threads, no file modes.
 
-use std::fs::Metadata;
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use bastide::{Environment, Secret};
@@ -15,6 +16,11 @@ pub(crate) struct StopSignals;
 impl StopSignals {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self)
+    }
+
+    /// There is none here.
+    pub(crate) fn but_hang_up() -> io::Result<Self> {
+        Self::new()
     }
 
     /// The number of the next one, as on Unix. Cancel safe.
@@ -104,10 +110,35 @@ pub(crate) fn exit_of(status: ExitStatus) -> u8 {
 }
 
 /// Ctrl-C reaches the whole console group by itself.
-pub(crate) fn terminate(_: u32, _: u8) {}
+pub(crate) fn pass_signal(_: u32, _: u8) {}
+
+/// Whether a file is there; its name says whether it can be run.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// Ctrl-C, which a program that we run gets by itself.
+pub(crate) struct PassedSignals;
+
+impl PassedSignals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// There are none.
+    pub(crate) fn add_others(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Never: it is caught, so that we live as long as the program.
+    pub(crate) async fn next(&mut self) -> u8 {
+        while tokio::signal::ctrl_c().await.is_ok() {}
+        std::future::pending().await
+    }
+}
 
 /// A folder, with the access list of the one that it is in.
-pub(crate) fn make_private_folder(path: &std::path::Path) -> io::Result<()> {
+pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
@@ -124,4 +155,63 @@ pub(crate) fn stdout_columns() -> Option<usize> {
 /// Whether a browser that is started here would be seen.
 pub(crate) fn has_display() -> bool {
     true
+}
+
+/// A word in two, before the byte at `index`; none where it is shorter, or no text.
+pub(crate) fn split(word: &OsStr, index: usize) -> Option<(&OsStr, &OsStr)> {
+    let (before, behind) = word.to_str()?.split_at_checked(index)?;
+    Some((before.as_ref(), behind.as_ref()))
+}
+
+/// The access list comes from the folder.
+pub(crate) fn make_alike(_: &File, _: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+/// What stands for a folder where it is locked.
+pub(crate) fn lockable(folder: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(false).open(folder.join(".lock"))
+}
+
+/// The terminal's closing has another form here, and nothing reads a file anew.
+pub(crate) struct HangUps;
+
+impl HangUps {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Never.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
+
+/// No signal here has the number.
+pub(crate) const HANG_UP: u8 = 1;
+
+/// There is none.
+pub(crate) mod systemd {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use bastide::Inherited;
+
+    pub(crate) fn ready() {}
+
+    pub(crate) fn reloading() {}
+
+    pub(crate) fn stopping() {}
+
+    pub(crate) fn status(_words: &str) {}
+
+    pub(crate) fn alive() {}
+
+    pub(crate) fn watchdog() -> Option<Duration> {
+        None
+    }
+
+    pub(crate) fn sockets(_names: Option<&str>) -> BTreeMap<String, Vec<Inherited>> {
+        BTreeMap::new()
+    }
 }

@@ -12,11 +12,19 @@ use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{UnixListener, UnixStream};
 
-/// A listening Unix socket of mode 0600.
+/// A listening Unix socket, of mode 0600 where it is our own.
 #[derive(Debug)]
 pub(crate) struct OwnedSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Whose file it is.
+    file: SocketFile,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum SocketFile {
+    Ours,
+    Others,
 }
 
 impl OwnedSocket {
@@ -30,11 +38,18 @@ impl OwnedSocket {
             }
             result => result?,
         };
-        let socket = Self { listener, path: path.to_owned() };
+        let socket = Self { listener, path: path.to_owned(), file: SocketFile::Ours };
         // Linux checks the file's mode at every connect. Until this line the umask alone guards it, and nobody
         // accepts before it.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         Ok(socket)
+    }
+
+    /// One that somebody else has bound. Must be called within a runtime.
+    pub(crate) fn inherited(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, path, file: SocketFile::Others })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -78,6 +93,9 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
 
 impl Drop for OwnedSocket {
     fn drop(&mut self) {
+        if self.file == SocketFile::Others {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "the socket's file could not be removed");
         }

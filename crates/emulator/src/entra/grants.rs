@@ -254,7 +254,8 @@ fn issue(
         Product::SshCertificate(key) => {
             let settings = &azure.sign_ins.settings;
             let lifetime = u64::from(settings.ssh_certificate_lifetime_seconds);
-            let now = unix_now() + u64::from(settings.ssh_certificate_clock_ahead_seconds);
+            let ahead = u64::from(settings.ssh_certificate_clock_ahead_seconds);
+            let now = (unix_now() + ahead).saturating_sub(azure.sign_ins.certificate_age());
             let certificate = azure.sign_ins.authority.sign(key, principal, now, lifetime);
             let certificate = certificate.map_err(|_| Fault::Broken)?;
             azure.recorder.count("ssh_certificate");

@@ -11,6 +11,7 @@ mod refresh;
 mod ssh_certificate;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hyper::{Method, StatusCode};
@@ -41,6 +42,8 @@ pub(crate) struct SignIns {
     /// Outcomes that differ from the scenario's, by user principal name in lower case.
     outcomes: Mutex<HashMap<String, Outcome>>,
     challenge: Mutex<Option<String>>,
+    /// How old certificates are when they are signed, in seconds.
+    certificate_age: AtomicU64,
 }
 
 impl SignIns {
@@ -52,6 +55,7 @@ impl SignIns {
             refreshes: Mutex::default(),
             outcomes: Mutex::default(),
             challenge: Mutex::new(settings.claims_challenge.clone()),
+            certificate_age: AtomicU64::default(),
             settings,
         })
     }
@@ -66,6 +70,15 @@ impl SignIns {
         let challenge = lock(&self.challenge).clone()?;
         let demanded = asked_claims(&challenge)?;
         (!demanded.iter().all(|one| claims.asked.contains(one))).then_some(challenge)
+    }
+
+    /// From now on certificates are as old when they are signed.
+    pub(crate) fn age_certificates(&self, seconds: u64) {
+        self.certificate_age.store(seconds, Ordering::Relaxed);
+    }
+
+    fn certificate_age(&self) -> u64 {
+        self.certificate_age.load(Ordering::Relaxed)
     }
 
     /// From now on a user's sign-in comes to this.

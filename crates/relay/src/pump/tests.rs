@@ -38,7 +38,7 @@ async fn run<L: Local, W: Line>(
     stop: &CancellationToken,
 ) -> (End, Session) {
     let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
-    let end = pump(&mut session, &mut local, &mut wire, stop, &mut no_news(), &|| {}).await;
+    let end = pump(&mut session, &mut local, &mut wire, stop, &mut no_news(), &|_| {}).await;
     close_wire(&mut wire).await;
     close_local(&mut local, &end).await;
     (end, session)
@@ -358,7 +358,7 @@ async fn a_silent_vm_is_given_up_in_time() {
     let started = Instant::now();
     let mut session = Session::new(options, [1; 32], Replay::default(), Instant::now().into_std());
     let (mut near, mut wire) = (near, wire);
-    let end = pump(&mut session, &mut near, &mut wire, &stop, &mut no_news(), &|| {}).await;
+    let end = pump(&mut session, &mut near, &mut wire, &stop, &mut no_news(), &|_| {}).await;
     assert_eq!((end, started.elapsed().as_secs()), (End::Silent, 20));
     drop((local, far));
 }
@@ -589,7 +589,7 @@ async fn news_reach_a_connection_that_is_asleep() {
         assert!(timeout(Duration::from_secs(3600), socket.next()).await.is_err());
         stop.cancel();
     };
-    let pumping = pump(&mut session, &mut near, &mut wire, &stop, &mut news, &|| {});
+    let pumping = pump(&mut session, &mut near, &mut wire, &stop, &mut news, &|_| {});
     let (end, ()) = tokio::join!(pumping, service);
     assert_eq!(end, End::Stopped);
     drop(local);

@@ -83,7 +83,7 @@ impl Bench {
     }
 
     pub(crate) async fn carry(&self, id: u64, near: DuplexStream) -> Account {
-        let carried = self.relay.carry(id, "a test".into(), near, &|| {});
+        let carried = self.relay.carry(id, "a test".into(), near, &|_| {});
         timeout(PATIENCE, carried).await.expect("a connection ends")
     }
 
