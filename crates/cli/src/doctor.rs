@@ -40,7 +40,7 @@ pub(crate) fn run(
 }
 
 /// Wide enough for the longest title.
-const TITLE: usize = 25;
+const TITLE: usize = 18;
 
 fn say(finding: &Finding, reporter: &Reporter) {
     if let Ok(fields) = serde_json::to_value(finding) {
@@ -83,7 +83,8 @@ fn sum_up(diagnosis: &Diagnosis, reporter: &Reporter) -> Exit {
                 reporter.data(&format!("Fix: {fix}"));
             }
         }
-        None if warnings > 0 => reporter.data(&format!("Nothing is broken; {warnings} warnings")),
+        None if warnings == 1 => reporter.data("Nothing is broken; there is a warning"),
+        None if warnings > 0 => reporter.data(&format!("Nothing is broken; there are {warnings} warnings")),
         None => reporter.data("Nothing is broken"),
     }
     reporter.data(

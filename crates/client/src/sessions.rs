@@ -48,11 +48,18 @@ impl fmt::Display for Crowding {
         let Self { host, occupancy: Occupancy { ssh, rdp }, scale_units, units_needed } = self;
         write!(
             formatter,
-            "the Bastion host '{}' is near its limit: {ssh} SSH and {rdp} RDP sessions on {scale_units} scale units, \
-             of which each carries 40 SSH or 20 RDP; {units_needed} are needed",
-            host.name()
+            "the Bastion host '{}' is near its limit: {ssh} SSH and {rdp} RDP sessions on {}, of which each carries 40 \
+             SSH or 20 RDP; {units_needed} are needed",
+            host.name(),
+            counted(*scale_units, "scale unit")
         )
     }
+}
+
+/// A number and what is counted.
+pub(crate) fn counted(number: u32, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 impl Crowding {

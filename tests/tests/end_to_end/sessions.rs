@@ -174,7 +174,7 @@ fn a_host_that_is_nearly_full() {
     let tunnel =
         Tunnel::start(lab.bastide(line).arg(lab.vm("win-01")).words("--resource-port 3389 --prefetch 16"));
     lab.wait_for(|transcript| transcript.mints() >= 16);
-    let says = "the Bastion host 'bastion' is near its limit: 0 SSH and 16 RDP sessions on 1 scale units";
+    let says = "the Bastion host 'bastion' is near its limit: 0 SSH and 16 RDP sessions on 1 scale unit,";
     let outcome = lab.bastide(LIST).run().expect_code(0).expect_stderr(says);
     let fix = "az network bastion update --name bastion --resource-group demo --scale-units 2";
     assert!(outcome.stderr.lines().any(|line| line.starts_with("hint: ") && line.contains(fix)), "{outcome}");

@@ -9,6 +9,7 @@ use bastide_net::Origin;
 use tokio::time::{Instant, timeout};
 
 use super::{Finding, Link, Patient, Place, Report, way};
+use crate::sessions::counted;
 use crate::{Bastion, Caller, Client, Error, Host, Words};
 
 /// Walks the links that Azure Resource Manager knows; the Bastion host and the VM, if they were found.
@@ -264,7 +265,8 @@ impl Examination<'_, '_> {
                     Finding::warning(Link::Sessions, took, crowding.to_string()).with_fix(crowding.hint())
                 }
                 None => {
-                    let says = format!("{} sessions on {units} scale units", sessions.list.len());
+                    let says =
+                        format!("{} sessions on {}", sessions.list.len(), counted(units, "scale unit"));
                     Finding::ok(Link::Sessions, took, says)
                 }
             },

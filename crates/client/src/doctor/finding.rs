@@ -97,9 +97,9 @@ impl Link {
         match self {
             Link::SignIn => "sign-in",
             Link::Tenant => "tenant",
-            Link::Vm => "rights on the VM",
-            Link::Nic => "rights on its NIC",
-            Link::Bastion => "rights on the Bastion host",
+            Link::Vm => "VM",
+            Link::Nic => "network interface",
+            Link::Bastion => "Bastion host",
             Link::Vnet => "virtual network",
             Link::Settings => "SKU and settings",
             Link::Sessions => "room for sessions",

@@ -34,7 +34,7 @@ pub(super) async fn blame(
     let culprit = walked.iter().find(|step| matches!(step.status, Status::Failed(_)));
     match (culprit, asked) {
         (Some(culprit), Some(asked)) => {
-            let why = format!("{} is not reached: see {}", asked.authority(), culprit.link.title());
+            let why = format!("{} is not reached: see '{}'", asked.authority(), culprit.link.title());
             report.add(Finding::skipped(finding.link, format!("not tried: {why}")));
             report.unknown = Some(why);
             walked.into_iter().for_each(|step| report.add(step));
