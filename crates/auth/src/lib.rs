@@ -57,3 +57,4 @@ pub use service_principal::ServicePrincipal;
 pub use ssh::{Agent, Progress};
 pub use ssh::{Certificate, EntraIdentity, VmSignIn};
 pub use store::{Kept, Store};
+pub use sys::state_folder;

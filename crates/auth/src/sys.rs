@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use crate::Environment;
 
 /// The folder for what a program keeps between its runs; `None` without a home.
-pub(crate) fn state_folder(environment: &Environment) -> Option<PathBuf> {
+pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
     let absolute = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
     Some(imp::state(absolute)?.join("bastide"))
 }

@@ -1,4 +1,5 @@
-//! Exit codes and errors: one table (cli.md, "Exit codes"). It leaves out how errors are printed.
+//! Exit codes and errors (cli.md, "Exit codes"). It leaves out how errors are printed, and the numbers of faults, which
+//! the library has.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -23,18 +24,7 @@ impl Exit {
     pub(crate) fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
-            Exit::Failed(fault) => match fault {
-                Fault::Ours => 1,
-                Fault::Usage => 2,
-                Fault::SignIn => 10,
-                Fault::Right => 11,
-                Fault::Settings => 12,
-                Fault::NotFound => 13,
-                Fault::Network => 20,
-                Fault::Service => 21,
-                Fault::Vm => 22,
-                Fault::Timeout => 124,
-            },
+            Exit::Failed(fault) => fault.code(),
             // As shells do: 130 for SIGINT, 143 for SIGTERM.
             Exit::Signal(number) => number.saturating_add(128),
             Exit::Child(status) => status,

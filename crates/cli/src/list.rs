@@ -1,7 +1,7 @@
 //! `bastide list`: the Bastion hosts and VMs that the caller can reach, as tables for people or lines of JSON for
 //! programs. It leaves out finding them.
 
-use bastide::{ListedHost, ListedMachine, PowerState, ResourceId, Topology};
+use bastide::{ListedHost, ListedMachine, PowerState, ResourceId, Topology, json_line};
 use serde_json::{Value, json};
 
 use crate::arguments::{Global, List, Listing, Output};
@@ -67,7 +67,7 @@ pub(crate) fn run(global: &Global, list: &List, reporter: &Reporter) -> Result<E
 }
 
 fn line(event: &str, fields: Value) -> String {
-    report::object(event, fields) + "\n"
+    json_line(event, fields) + "\n"
 }
 
 fn sorted_hosts(topology: &Topology) -> Vec<&ListedHost> {

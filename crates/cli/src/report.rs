@@ -4,13 +4,11 @@
 use std::error::Error;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use bastide::{Event, Observer};
-use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use bastide::{Event, Observer, causes, event_fields, json_line, now};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::arguments::{Color, Global, Output};
@@ -69,7 +67,7 @@ impl Reporter {
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
         let stdout =
-            Arc::new(Speaker::new(Stream::Stdout, |count| object("dropped", json!({"count": count}))));
+            Arc::new(Speaker::new(Stream::Stdout, |count| json_line("dropped", json!({"count": count}))));
         let stderr = Arc::new(Speaker::new(Stream::Stderr, |count| {
             format!("warning: {count} lines are left out here: nobody had read those before")
         }));
@@ -178,8 +176,8 @@ impl Reporter {
             (_, fields) => fields,
         };
         match self.json_to {
-            Stream::Stdout => self.stdout.say(object(name, fields)),
-            Stream::Stderr => self.stderr.say(object(name, fields)),
+            Stream::Stdout => self.stdout.say(json_line(name, fields)),
+            Stream::Stderr => self.stderr.say(json_line(name, fields)),
         }
     }
 
@@ -206,27 +204,21 @@ impl Reporter {
     }
 
     fn connection(&self, event: &Event) {
+        if let Some((name, fields)) = event_fields(event) {
+            self.event(name, fields);
+        }
         match event {
             Event::Opened { id, peer } => {
-                self.event("opened", json!({"id": id, "peer": peer}));
                 self.detail(&format!("connection {id} from {peer}"));
             }
             Event::Retry { id, attempt, reason, pause } => {
-                self.event("retry", json!({"id": id, "attempt": attempt, "reason": reason}));
                 self.detail(&format!(
                     "connection {id}: attempt {attempt} failed ({reason}); again in {:.1} s",
                     pause.as_secs_f32()
                 ));
             }
             Event::Closed { id, account } => {
-                let seconds = (account.elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
-                self.event(
-                    "closed",
-                    json!({
-                        "id": id, "reason": account.reason(), "sent": account.sent,
-                        "received": account.received, "seconds": seconds,
-                    }),
-                );
+                let seconds = account.elapsed.as_secs_f64();
                 match &account.outcome {
                     Ok(end) if !end.is_ordinary() => self.warn(&format!(
                         "connection {id} from {} ended at {}: {end}, after {seconds:.1} s, {} bytes sent, {} received",
@@ -242,7 +234,6 @@ impl Reporter {
                     Err(error) => self.error(error, error.hint(), error.request_id(), error.fault().into()),
                 }
             }
-            Event::Released { id } => self.event("released", json!({"id": id})),
             Event::Leaked { id, reason } => {
                 self.warn(&format!(
                     "the token of connection {id} could not be given back ({reason}); it counts against the \
@@ -262,18 +253,14 @@ impl Reporter {
 
     fn error(&self, error: &dyn Error, hint: Option<String>, request_id: Option<&str>, exit: Exit) {
         let style = error_style();
-        let mut message = error.to_string();
-        self.line(&format!("{style}error:{style:#} {}", self.named(&message)));
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let words = cause.to_string();
-            // A wrapper that shows its cause says it once.
-            if !message.ends_with(&words) {
-                self.line(&format!("  caused by: {words}"));
-            }
-            message = format!("{message}: {words}");
-            source = cause.source();
+        let causes = causes(error);
+        for (index, words) in causes.iter().enumerate() {
+            self.line(&match index {
+                0 => format!("{style}error:{style:#} {}", self.named(words)),
+                _ => format!("  caused by: {words}"),
+            });
         }
+        let message = causes.join(": ");
         if let Some(hint) = &hint {
             self.line(&format!("hint: {hint}"));
         }
@@ -304,20 +291,6 @@ pub(crate) fn print(bytes: &[u8]) -> Result<Exit, Failure> {
         }
         _ => Ok(Exit::Done),
     }
-}
-
-/// An event as a line of JSON.
-pub(crate) fn object(name: &str, fields: Value) -> String {
-    let mut event = Map::from_iter([("event".to_owned(), json!(name)), ("time".to_owned(), json!(now()))]);
-    if let Value::Object(fields) = fields {
-        event.extend(fields);
-    }
-    Value::Object(event).to_string()
-}
-
-/// Now (RFC 3339).
-fn now() -> String {
-    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
 }
 
 /// A bug of ours is said in words too, with the place that a report needs. The connection that met it ends; its token

@@ -1,7 +1,7 @@
 //! `bastide sessions`: what is open on a Bastion host, what crashes of this user's processes have left behind, and ending
 //! either. It leaves out how both are found.
 
-use bastide::{Client, Error, LeftBehind, Session};
+use bastide::{Client, Error, LeftBehind, Session, json_line};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -48,7 +48,7 @@ async fn list(
     let text = match global.output {
         Output::Json => {
             let lines = sessions.list.iter().map(session_json).chain(left.iter().map(left_json));
-            lines.map(|fields| report::object("session", fields) + "\n").collect()
+            lines.map(|fields| json_line("session", fields) + "\n").collect()
         }
         Output::Text => {
             let rows = sessions.list.iter().map(session_row).chain(left.iter().map(left_row));

@@ -15,6 +15,8 @@ use bastide::{
 use bastide::plugin::Asker;
 use tokio::time::Instant;
 
+pub(crate) use bastide::FirstWord;
+
 use crate::arguments::{self, Behaviour, Global, Place};
 use crate::asking::Terminal;
 use crate::exit::{Exit, Failure};
@@ -115,6 +117,7 @@ fn of_environment(
         network,
         cloud: CloudChoice::parse(&global.cloud)?,
         credential: global.credential.clone(),
+        provider: None,
         tenant: global.tenant.clone(),
         client_id: global.client_id.clone(),
         subscription,
@@ -262,25 +265,6 @@ pub(crate) fn words(global: &Global, place: &Place) -> Result<Words, Failure> {
     Ok(Words::new(target, place.name.as_deref(), place.resource_group.as_deref()))
 }
 
-/// Who says the first word over a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FirstWord {
-    /// The VM: SSH (RFC 4253 §4.2).
-    Vm,
-    /// Nobody knows.
-    Either,
-}
-
-impl FirstWord {
-    /// On a port that is known for a protocol.
-    pub(crate) fn on(resource_port: u16) -> Self {
-        if resource_port == SSH_PORT { FirstWord::Vm } else { FirstWord::Either }
-    }
-}
-
-/// RFC 4253 §4.1.
-const SSH_PORT: u16 = 22;
-
 /// How connections behave.
 pub(crate) fn relay_options(behaviour: &Behaviour, first_word: FirstWord) -> RelayOptions {
     let connect_timeout = Duration::from_secs(behaviour.connect_timeout);
@@ -296,9 +280,7 @@ pub(crate) fn relay_options(behaviour: &Behaviour, first_word: FirstWord) -> Rel
             longest_asked: connect_timeout,
             ..RetryPolicy::default()
         },
-        // Half of it, so that a second try has as long: by default the 30 s that agentbaker gives the whole SSH
-        // handshake (peers.md F31).
-        first_byte: (first_word == FirstWord::Vm).then_some(connect_timeout / 2),
+        first_byte: first_word.within(connect_timeout),
         ..RelayOptions::default()
     }
 }

@@ -3,6 +3,7 @@
 
 mod find;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +11,8 @@ use std::time::SystemTime;
 use bastide_arm::{Arm, BastionName, SubscriptionSources};
 use bastide_auth::plugin::{Asker, Plugin, PluginSettings, Services, SignIn, SignInRequest};
 use bastide_auth::{
-    Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn, Store,
+    Cache, CacheOptions, Credential, EntraIdentity, Environment, Identity, OwnLogin, Prompt, Setup, SignedIn,
+    Store,
 };
 use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Secret, Target, TokenRequest};
 use bastide_net::Network;
@@ -19,7 +21,7 @@ use bastide_relay::{Ledger, Observer, Relay, Witness};
 use crate::ledger::LedgerFolder;
 use crate::places::{Kept, Places};
 use crate::power::Power;
-use crate::{Error, NetworkOptions, RelayOptions};
+use crate::{Connector, Error, FirstWord, NetworkOptions, RelayOptions, TunnelOptions};
 
 pub use find::{Found, Source, Words};
 
@@ -32,6 +34,9 @@ pub struct Settings {
     pub cloud: CloudChoice,
     /// How to sign in. Default: whatever is set up.
     pub credential: Credential,
+    /// A way to sign in of the caller's own, in place of `credential`; its tokens are cached as those of others are.
+    /// Default: none.
+    pub provider: Option<OwnProvider>,
     /// The tenant to sign in to. Default: the provider's own, and that of the Bastion host's subscription where ARM
     /// asks for it.
     pub tenant: Option<String>,
@@ -58,6 +63,16 @@ pub struct Settings {
     /// The folder in which answers of Resource Graph stand written for the next process. Processes share it. Default:
     /// none, and each looks for itself.
     pub cache: Option<PathBuf>,
+}
+
+/// A way to sign in that the caller brings.
+#[derive(Clone)]
+pub struct OwnProvider(pub Arc<dyn Provider>);
+
+impl fmt::Debug for OwnProvider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("OwnProvider").field(&self.0.name()).finish()
+    }
 }
 
 /// Who asks Azure, and by which right.
@@ -177,6 +192,7 @@ impl Client {
             network,
             cloud,
             credential,
+            provider,
             tenant,
             client_id,
             subscription,
@@ -208,7 +224,10 @@ impl Client {
             plugins,
             asker,
         };
-        let provider = credential.open(&setup)?;
+        let provider = match provider {
+            Some(OwnProvider(provider)) => Arc::new(Cache::new(provider, CacheOptions::default())),
+            None => credential.open(&setup)?,
+        };
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)));
         let places = cache.map(|folder| Arc::new(Places::new(folder)));
@@ -289,6 +308,20 @@ impl Client {
             Arc::new(Power::new(Arc::clone(&self.arm), machine, host.kept.clone()))
         });
         Ok(Relay::new(network, provider, host.token.clone(), plan, options, observer, witness)?)
+    }
+
+    /// Opens connections to one port of what was found, in the way that suits most: what differs is for
+    /// [`Client::relay`] and [`Connector::new`]. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the host's settings forbid it, and those of [`Client::relay`].
+    pub fn connector(&self, found: &Found, port: u16) -> Result<Connector, Error> {
+        let options = RelayOptions::default();
+        let first_byte = FirstWord::on(port).within(options.connect_timeout);
+        let options = RelayOptions { first_byte, ..options };
+        let plan = found.host.plan(&found.target, port)?;
+        let relay = self.relay(&found.host, plan, options, Arc::new(|_| {}))?;
+        Ok(Connector::new(relay, TunnelOptions::default()))
     }
 
     /// Who the user is on VMs by Entra ID: a fresh key in memory, for which certificates are asked in the tenant of

@@ -1,4 +1,4 @@
-//! An accepted local connection, TCP or Unix, for the relay. It leaves out accepting.
+//! A local socket, TCP or Unix, for the relay. It leaves out accepting.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
@@ -12,9 +12,12 @@ use tokio::net::UnixStream;
 
 use crate::sys;
 
-/// A local program's connection.
-pub(crate) enum LocalSocket {
+/// A local program's connection, of which the kernel tells more than that it has ended.
+#[derive(Debug)]
+pub enum LocalSocket {
+    /// By TCP.
     Tcp(TcpStream),
+    /// By a Unix socket.
     #[cfg(unix)]
     Unix(UnixStream),
 }

@@ -76,6 +76,12 @@ impl Forward {
         Ok(Self { listener, endpoint, lead, meter: Arc::default() })
     }
 
+    /// The same, whose counts are some of `whole`'s too.
+    #[must_use]
+    pub fn counted_in(self, whole: &Arc<Meter>) -> Self {
+        Self { meter: Arc::new(Meter::within(whole)), ..self }
+    }
+
     /// What it carries, also after the tunnel has begun.
     pub fn meter(&self) -> Arc<Meter> {
         Arc::clone(&self.meter)
@@ -186,7 +192,6 @@ impl Tunnel {
         let Self { forwards, options } = self;
         let activity = Arc::new(Activity::new());
         let leads: Vec<Lead> = forwards.iter().map(|forward| forward.lead.clone()).collect();
-        let ids = Arc::new(AtomicU64::new(1));
         let accepting = CancellationToken::new();
         let mut acceptors = JoinSet::new();
         for forward in forwards {
@@ -196,7 +201,6 @@ impl Tunnel {
             acceptors.spawn(accept_loop(Acceptor {
                 forward,
                 peers: options.peers,
-                ids: Arc::clone(&ids),
                 seats: Arc::clone(&options.seats.0),
                 activity: Arc::clone(&activity),
                 stop: accepting.clone(),
@@ -236,10 +240,29 @@ pub async fn serve_one<L: Local>(
     options: &TunnelOptions,
     stop: CancellationToken,
 ) -> (Account, Stopped) {
+    let (account, cause, deadline) = carry_one(relay, 1, peer, local, options, &|_| {}, &stop).await;
+    let leaked = relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
+    (account, Stopped { cause, leaked })
+}
+
+/// Carries one connection within the limits of `options`; how it ended, why, and until when what follows has time.
+pub(crate) async fn carry_one<L: Local>(
+    relay: &Relay,
+    id: u64,
+    peer: &str,
+    local: L,
+    options: &TunnelOptions,
+    moved: &(dyn Fn(Moved) + Send + Sync),
+    stop: &CancellationToken,
+) -> (Account, StopCause, Instant) {
     let activity = Activity::new();
-    let active = |_: Moved| activity.touch();
+    let active = |count: Moved| {
+        activity.touch();
+        moved(count);
+    };
     let started = Instant::now();
-    let mut carried = pin!(relay.carry(1, peer.to_owned(), local, &active));
+    let halt = relay.stop_token();
+    let mut carried = pin!(relay.carry(id, peer.to_owned(), local, &active, &halt));
     let (done, cause) = tokio::select! {
         account = &mut carried => (Some(account), StopCause::Asked),
         () = stop.cancelled() => (None, StopCause::Asked),
@@ -250,7 +273,7 @@ pub async fn serve_one<L: Local>(
     let account = match done {
         Some(account) => account,
         None => {
-            relay.stop();
+            halt.cancel();
             // A local side that takes nothing any more has given up its right to an account.
             timeout_at(deadline, carried).await.unwrap_or_else(|_| Account {
                 peer: peer.to_owned(),
@@ -261,17 +284,21 @@ pub async fn serve_one<L: Local>(
             })
         }
     };
-    let leaked = relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
-    (account, Stopped { cause, leaked })
+    (account, cause, deadline)
+}
+
+/// A number for a connection, from 1: every one of a process has its own, whichever tunnel it belongs to.
+pub(crate) fn next_number() -> u64 {
+    static NEWEST: AtomicU64 = AtomicU64::new(0);
+    NEWEST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Releases get at least so long, also when connections have used up the grace.
-const LEAST_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 struct Acceptor {
     forward: Forward,
     peers: PeerPolicy,
-    ids: Arc<AtomicU64>,
     seats: Arc<Semaphore>,
     activity: Arc<Activity>,
     stop: CancellationToken,
@@ -280,7 +307,7 @@ struct Acceptor {
 /// Accepts until stopped, whatever `accept` says, then waits for its connections. The listener is closed before that
 /// wait.
 async fn accept_loop(acceptor: Acceptor) {
-    let Acceptor { forward, peers, ids, seats, activity, stop } = acceptor;
+    let Acceptor { forward, peers, seats, activity, stop } = acceptor;
     let Forward { listener, lead, endpoint, meter } = forward;
     let mut connections = JoinSet::new();
     let mut said = Said::default();
@@ -324,7 +351,7 @@ async fn accept_loop(acceptor: Acceptor) {
                 continue;
             }
         };
-        let id = ids.fetch_add(1, Ordering::Relaxed);
+        let id = next_number();
         let lead = lead.clone();
         let activity = Arc::clone(&activity);
         let meter = Arc::clone(&meter);
@@ -346,7 +373,7 @@ async fn accept_loop(acceptor: Acceptor) {
                 activity.touch();
                 meter.add(moved);
             };
-            let account = relay.carry(id, peer, local, &active).await;
+            let account = relay.carry(id, peer, local, &active, &relay.stop_token()).await;
             relay.report(id, account);
         });
     }

@@ -17,7 +17,7 @@ pub struct Grant {
 }
 
 /// A 200 answer to a mint that grants nothing usable.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("the service's answer to a token request is not usable: {reason}")]
 pub struct GrantError {
     reason: String,

@@ -25,3 +25,21 @@ pub enum Fault {
     /// A time limit that the user set ran out.
     Timeout,
 }
+
+impl Fault {
+    /// Its number: the exit code of the command line (cli.md, "Exit codes"), and the code of an error in C.
+    pub const fn code(self) -> u8 {
+        match self {
+            Fault::Ours => 1,
+            Fault::Usage => 2,
+            Fault::SignIn => 10,
+            Fault::Right => 11,
+            Fault::Settings => 12,
+            Fault::NotFound => 13,
+            Fault::Network => 20,
+            Fault::Service => 21,
+            Fault::Vm => 22,
+            Fault::Timeout => 124,
+        }
+    }
+}

@@ -45,14 +45,33 @@ impl ProxyRules {
     /// [`Error::ProxyAddress`] names the variable that cannot be read. (curl goes out directly then,
     /// which in a network with proxies is a time-out that nobody can explain.)
     pub fn from_environment() -> Result<ProxyRules, Error> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The same of variables that are not the process's own.
+    ///
+    /// # Errors
+    /// [`Error::ProxyAddress`], as [`ProxyRules::from_environment`].
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<ProxyRules, Error> {
         for variable in VARIABLES {
-            let value = std::env::var(variable).unwrap_or_default();
+            let value = get(variable).unwrap_or_default();
             // SOCKS is a proxy that we do not speak, but perhaps one that is never asked.
             if !value.is_empty() && !value.starts_with("socks") {
                 Proxy::parse(&value, variable)?;
             }
         }
-        Ok(ProxyRules { matcher: Some(Arc::new(Matcher::from_env())) })
+        // A CGI program's HTTP_PROXY is a header of the request (httpoxy.org).
+        if get("REQUEST_METHOD").is_some() {
+            return Ok(ProxyRules::none());
+        }
+        let first = |names: [&str; 2]| names.into_iter().find_map(&get).unwrap_or_default();
+        let matcher = Matcher::builder()
+            .all(first(["ALL_PROXY", "all_proxy"]))
+            .https(first(["HTTPS_PROXY", "https_proxy"]))
+            .http(first(["HTTP_PROXY", "http_proxy"]))
+            .no(first(["NO_PROXY", "no_proxy"]))
+            .build();
+        Ok(ProxyRules { matcher: Some(Arc::new(matcher)) })
     }
 
     /// The proxy for `origin`, if there is one.
@@ -106,7 +125,7 @@ impl Proxy {
     }
 }
 
-/// In no particular order; hyper-util knows which one wins.
+/// In no particular order.
 const VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bastide_core::{AuthError, End, Fault, GrantError, ResourceId, TargetKind, Wait};
 
-/// A connection failed.
-#[derive(Debug, thiserror::Error)]
+/// A connection failed. Can be cloned, so that everybody who waits for the connection can be told.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No access token.

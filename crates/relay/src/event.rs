@@ -62,7 +62,7 @@ pub struct Moved {
 }
 
 /// What one connection came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Account {
     /// Who connected, as far as known.
     pub peer: String,

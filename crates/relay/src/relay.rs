@@ -209,7 +209,7 @@ impl Relay {
                         () = shared.stop.cancelled() => return Err(Error::Stopped),
                     }
                 }
-                _ => return Err(shared.testified(failure.error).await),
+                _ => return Err(shared.testified(failure.error, &shared.stop).await),
             }
         };
         shared.open_ahead(&lease.host);
@@ -225,22 +225,23 @@ impl Relay {
     }
 
     /// Carries one connection to its end: authorise, mint beside dial, upgrade, relay, judge, release. `active` is
-    /// called whenever bytes have moved.
+    /// told when the WebSocket is open, of nothing, and whenever bytes have moved.
     ///
-    /// Not cancel safe: bytes are lost. To end connections early use [`Relay::stop`]; tokens are released either
-    /// way.
+    /// Not cancel safe: bytes are lost. To end it early cancel `stop`, which is one of [`Relay::stop_token`], or use
+    /// [`Relay::stop`] for all connections; tokens are released either way.
     pub async fn carry<L: Local>(
         &self,
         id: u64,
         peer: String,
         mut local: L,
         active: &(dyn Fn(Moved) + Send + Sync),
+        stop: &CancellationToken,
     ) -> Account {
         let shared = &self.shared;
         let started = Instant::now();
         (shared.observer)(Event::Opened { id, peer: peer.clone() });
-        let mut course =
-            Course { id, deadline: started + shared.options.connect_timeout, sent: 0, received: 0 };
+        let deadline = started + shared.options.connect_timeout;
+        let mut course = Course { id, deadline, sent: 0, received: 0, stop };
         let outcome = Box::pin(shared.attempts(&mut course, &mut local, active)).await;
         Account { peer, outcome, sent: course.sent, received: course.received, elapsed: started.elapsed() }
     }
@@ -249,6 +250,11 @@ impl Relay {
     /// look at the account first.
     pub fn report(&self, id: u64, account: Account) {
         (self.shared.observer)(Event::Closed { id, account });
+    }
+
+    /// A token that ends what is carried with it, and that [`Relay::stop`] cancels too.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.shared.stop.child_token()
     }
 
     /// Ends every connection: each sends what it has, closes its WebSocket and releases its token.
@@ -275,18 +281,20 @@ async fn until_vacant<L: Local>(local: &mut L, replay: &Replay) {
 }
 
 /// One connection's way through its attempts.
-struct Course {
+struct Course<'a> {
     id: u64,
     /// Until when a WebSocket has to be open.
     deadline: Instant,
     sent: u64,
     received: u64,
+    /// Ends this one.
+    stop: &'a CancellationToken,
 }
 
 impl Shared {
     async fn attempts<L: Local>(
         &self,
-        course: &mut Course,
+        course: &mut Course<'_>,
         local: &mut L,
         active: &(dyn Fn(Moved) + Send + Sync),
     ) -> Result<End, Error> {
@@ -297,7 +305,7 @@ impl Shared {
             number += 1;
             let opened = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(End::Stopped),
+                () = course.stop.cancelled() => return Ok(End::Stopped),
                 opened = self.open(course, number, &replay, local) => opened,
                 () = sleep_until(course.deadline) => return Err(self.timed_out()),
             };
@@ -321,7 +329,7 @@ impl Shared {
                     self.tell_retry(course.id, number, &reason, pause);
                     tokio::select! {
                         () = sleep(pause) => {}
-                        () = self.stop.cancelled() => return Ok(End::Stopped),
+                        () = course.stop.cancelled() => return Ok(End::Stopped),
                     }
                 }
                 _ => {
@@ -329,7 +337,7 @@ impl Shared {
                         match error.map_or_else(|| self.sum_up(course, end.clone(), heard, number), Err) {
                             Ok(end) => Ok(end),
                             // Before the local program hears of the end, upon which it may end us.
-                            Err(error) => Err(self.testified(error).await),
+                            Err(error) => Err(self.testified(error, course.stop).await),
                         };
                     close_local(local, &end).await;
                     return outcome;
@@ -343,7 +351,7 @@ impl Shared {
     /// was being minted for it is then released.
     async fn open<L: Local>(
         &self,
-        course: &Course,
+        course: &Course<'_>,
         number: u32,
         replay: &Replay,
         local: &mut L,
@@ -379,7 +387,7 @@ impl Shared {
     /// Moves bytes over one WebSocket until it ends, and gives its token back.
     async fn relay<L: Local>(
         &self,
-        course: &mut Course,
+        course: &mut Course<'_>,
         opened: Opened,
         replay: Replay,
         local: &mut L,
@@ -399,7 +407,8 @@ impl Shared {
         };
         let mut session = Session::new(options, rand::random(), replay, Instant::now().into_std());
         session.from_early(&early, Instant::now().into_std());
-        let end = pump(&mut session, local, &mut wire, &self.stop, &mut news, active).await;
+        active(Moved::default());
+        let end = pump(&mut session, local, &mut wire, course.stop, &mut news, active).await;
         close_wire(&mut wire).await;
         drop(lease);
         course.sent = session.sent();
@@ -411,7 +420,7 @@ impl Shared {
     }
 
     /// What the end of the last attempt means for the user.
-    fn sum_up(&self, course: &Course, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
+    fn sum_up(&self, course: &Course<'_>, end: End, heard: Heard, attempts: u32) -> Result<End, Error> {
         let (target, port) = (self.gate.plan.target_name().to_owned(), self.gate.plan.port());
         let lasted = Instant::now() >= course.deadline
             && matches!(end, End::Closed { .. } | End::Eof | End::Broken(_) | End::Dead);
@@ -428,12 +437,12 @@ impl Shared {
     }
 
     /// The error, or what the witness knows about its cause.
-    async fn testified(&self, error: Error) -> Error {
+    async fn testified(&self, error: Error, stop: &CancellationToken) -> Error {
         let Some(witness) = self.witness.as_ref().filter(|_| error.may_be_the_vm()) else { return error };
         let state = tokio::select! {
             state = witness.vm_state() => state,
             () = sleep(WITNESS_WITHIN) => None,
-            () = self.stop.cancelled() => None,
+            () = stop.cancelled() => None,
         };
         match state {
             Some(VmState { id, state }) => {

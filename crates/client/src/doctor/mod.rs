@@ -39,7 +39,7 @@ impl Client {
     pub async fn doctor(
         &self,
         patient: &Patient,
-        tell: &mut (dyn FnMut(&Finding) + Send),
+        tell: &mut (dyn FnMut(&Finding) + Send + Sync),
         stop: CancellationToken,
     ) -> Diagnosis {
         let mut report = Report::new(tell);
@@ -64,7 +64,7 @@ impl Client {
 pub async fn examine(
     settings: Settings,
     patient: &Patient,
-    tell: &mut (dyn FnMut(&Finding) + Send),
+    tell: &mut (dyn FnMut(&Finding) + Send + Sync),
     stop: CancellationToken,
 ) -> Result<Diagnosis, Error> {
     let (options, cloud) = (settings.network.clone(), settings.cloud.clone());
@@ -95,7 +95,7 @@ struct Place {
 
 /// The findings so far, in the order of the links.
 struct Report<'a> {
-    tell: &'a mut (dyn FnMut(&Finding) + Send),
+    tell: &'a mut (dyn FnMut(&Finding) + Send + Sync),
     findings: Vec<Finding>,
     /// Why links are skipped that no broken one stands before.
     unknown: Option<String>,
@@ -104,7 +104,7 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(tell: &'a mut (dyn FnMut(&Finding) + Send)) -> Self {
+    fn new(tell: &'a mut (dyn FnMut(&Finding) + Send + Sync)) -> Self {
         Self { tell, findings: Vec::new(), unknown: None, hidden: None }
     }
 

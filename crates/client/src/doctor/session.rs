@@ -101,7 +101,8 @@ async fn carry(
     let (mut near, far) = tokio::io::duplex(LOOKED_AT);
     let speaks_first = patient.relay.first_byte.is_some();
     let started = Instant::now();
-    let mut carrying = std::pin::pin!(relay.carry(1, "doctor".into(), far, &|_| ()));
+    let halt = relay.stop_token();
+    let mut carrying = std::pin::pin!(relay.carry(1, "doctor".into(), far, &|_| (), &halt));
     let mut said = [0; LOOKED_AT];
     // The relay ends an attempt that takes too long, and all of them.
     let seen = tokio::select! {

@@ -83,7 +83,8 @@ impl Bench {
     }
 
     pub(crate) async fn carry(&self, id: u64, near: DuplexStream) -> Account {
-        let carried = self.relay.carry(id, "a test".into(), near, &|_| {});
+        let stop = self.relay.stop_token();
+        let carried = self.relay.carry(id, "a test".into(), near, &|_| {}, &stop);
         timeout(PATIENCE, carried).await.expect("a connection ends")
     }
 

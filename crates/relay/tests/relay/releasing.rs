@@ -149,7 +149,10 @@ async fn of_a_connection_that_panics() {
     let bench = Bench::new(Service::new(|_| Reply::Usual).await, options());
     let relay = bench.relay.clone();
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { relay.carry(1, "a test".into(), Faulty, &|_| {}).await });
+    tasks.spawn(async move {
+        let stop = relay.stop_token();
+        relay.carry(1, "a test".into(), Faulty, &|_| {}, &stop).await
+    });
     assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
     assert_eq!(bench.released().await, 1);
     assert_eq!(ended(&bench.hello(2).await), &End::LocalClosed, "the others go on");
