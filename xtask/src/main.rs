@@ -17,6 +17,7 @@ mod picture;
 mod plugin_new;
 #[cfg(unix)]
 mod python;
+mod reference;
 mod shell;
 #[cfg(target_os = "linux")]
 mod soak;
@@ -99,7 +100,7 @@ Usage: cargo xtask TASK
   test -- ARGS    only the tests, with ARGS handed to `cargo test` (a package, a name, --nocapture)
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
-  headers         writes bastide_plugin.h from crates/plugin-abi
+  headers         writes bastide_plugin.h from crates/plugin-abi, bastide.h and its page from crates/ffi
   picture         docs/session.svg: a terminal session, run for real
   plugin-new NAME a sign-in plugin to begin with, in a new folder NAME. --language c|rust
   fuzz [TARGET…]  libFuzzer against each parser, on Linux. --seconds N: for so long each, 10 when

@@ -50,6 +50,8 @@ pub(crate) const TESTS: &[Need] = &[
     need("cc", "gcc"),
     need("/usr/include/openssl/evp.h", "libssl-dev"),
     need("valgrind", "valgrind"),
+    // Finds the library for C, as programs that use it do.
+    need("pkg-config", "pkg-config"),
     need("python3 -m ensurepip --version", "python3-venv"),
     need("psql", "postgresql-client"),
     need("/usr/lib/postgresql", "postgresql"),
