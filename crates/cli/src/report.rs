@@ -38,9 +38,11 @@ enum Steps {
     Seen,
 }
 
-/// Hears what happens to connections, beside the reporter.
+/// Who hears what happens to connections, beside the reporter.
+pub(crate) type Hear = Arc<dyn Fn(&Event) + Send + Sync>;
+
 #[derive(Clone)]
-struct Hearer(Arc<dyn Fn(&Event) + Send + Sync>);
+struct Hearer(Hear);
 
 impl std::fmt::Debug for Hearer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,7 +98,7 @@ impl Reporter {
 
     /// For one tunnel of several: its name stands before words and in events. `hearer` hears what happens to its
     /// connections.
-    pub(crate) fn for_tunnel(&self, name: &str, hearer: Option<Arc<dyn Fn(&Event) + Send + Sync>>) -> Self {
+    pub(crate) fn for_tunnel(&self, name: &str, hearer: Option<Hear>) -> Self {
         Self { about: Some(name.into()), hearer: hearer.map(Hearer), ..self.clone() }
     }
 

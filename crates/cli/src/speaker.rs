@@ -142,7 +142,9 @@ fn above(stream: Stream, pinned: &str, line: &str) {
 /// Takes lines off the terminal and writes others in their place: the cursor goes up, and all below is erased (ECMA-48,
 /// CPL and ED). Not by way of `anstream`, which takes that for colours.
 fn draw(old: &str, new: &str) {
-    let height = old.lines().count();
+    // A terminal that has become narrower since has broken lines in two.
+    let columns = crate::sys::terminal_size().map_or(usize::MAX, |(columns, _)| columns.max(1));
+    let height: usize = old.lines().map(|line| line.chars().count().div_ceil(columns).max(1)).sum();
     if height == 0 && new.is_empty() {
         return;
     }

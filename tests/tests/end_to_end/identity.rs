@@ -37,6 +37,9 @@ fn hub_and_spoke() -> Lab {
          [[tenants]]\nid = \"{HUB_TENANT}\"\ndomain = \"hub.example\"\n\
          [[subscriptions]]\nid = \"{SUBSCRIPTION}\"\nname = \"Spoke\"\ntenant = \"spoke.example\"\n\
          [[subscriptions]]\nid = \"{HUB}\"\nname = \"Hub\"\ntenant = \"hub.example\"\n\
+         [[virtual_networks]]\nname = \"demo-vnet\"\naddress_prefixes = [\"10.0.0.0/16\"]\n\
+         peerings = [{{ to = \"/subscriptions/{HUB}/resourceGroups/demo/providers/Microsoft.Network/virtualNetworks/demo-vnet\" }}]\n\
+         [[virtual_networks]]\nname = \"demo-vnet\"\nsubscription = \"Hub\"\naddress_prefixes = [\"10.1.0.0/16\"]\n\
          {}{}[[bastion_hosts]]\nname = \"hub\"\nsubscription = \"Hub\"\ndns_name = \"localhost\"\n\
          [[virtual_machines]]\nname = \"web-01\"\nprivate_ip = \"10.0.0.4\"\n{PORTS}\n",
         principal("55555555-5555-4555-8555-555555555555", "spoke.example"),

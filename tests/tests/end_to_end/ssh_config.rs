@@ -205,7 +205,7 @@ fn several_vms_have_a_block_each() {
     assert_eq!(read(&files.own), own);
     // What cannot be made anew stays, and is told.
     std::fs::write(folder.join("config.toml"), "[defaults]\n").unwrap();
-    let outcome = lab.bastide("ssh-config --write").run().expect_code(2);
+    let outcome = lab.bastide("ssh-config --write").run().expect_code(13);
     outcome.expect_stderr("the block of first stays as it was").expect_stderr("the block of second");
     assert_eq!(read(&files.own), own);
     lab.bastide("ssh-config --remove third").run().expect_code(2).expect_stderr("there are first, second");

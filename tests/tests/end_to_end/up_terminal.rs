@@ -68,7 +68,7 @@ fn the_table_lives_and_ctrl_c_ends_it() {
     copy.until("failed");
     let screen = terminal.screen();
     let place = |words: &str| screen.find(words).unwrap_or_else(|| panic!("no '{words}': {screen}"));
-    assert!(place("lost: the VM 'web-99'") < place("TUNNEL"), "{screen}");
+    assert!(place("lost: no VM is called 'web-99'") < place("TUNNEL"), "{screen}");
     assert_eq!(screen.matches("TUNNEL").count(), 1, "{screen}");
 
     terminal.resize("70", "20");

@@ -61,7 +61,7 @@ pub(crate) fn sockets(names: Option<&str>) -> BTreeMap<String, Vec<Inherited>> {
         match socket {
             Some(socket) => sockets.entry(name.to_owned()).or_default().push(socket),
             None => {
-                tracing::warn!(name, "a socket that was handed over is no listening stream, and is not used")
+                tracing::warn!(name, "a socket that was handed over is no listening stream, and is not used");
             }
         }
     }

@@ -174,18 +174,20 @@ fn size_of(bytes: u64) -> String {
     }
 }
 
+/// The labels and values that a tunnel of this label has in a family of metrics.
+type Samples<'a> = &'a dyn Fn(&str, &Status) -> Vec<(String, u64)>;
+
 /// In the text format of Prometheus, version 0.0.4.
 pub(super) fn metrics(tunnels: &BTreeMap<String, Arc<Status>>) -> String {
     let mut text = String::new();
-    let mut family =
-        |name: &str, kind: &str, help: &str, samples: &dyn Fn(&str, &Status) -> Vec<(String, u64)>| {
-            let _infallible = writeln!(text, "# HELP bastide_{name} {help}\n# TYPE bastide_{name} {kind}");
-            for (tunnel, status) in tunnels {
-                for (labels, value) in samples(&label(tunnel), status) {
-                    let _infallible = writeln!(text, "bastide_{name}{{{labels}}} {value}");
-                }
+    let mut family = |name: &str, kind: &str, help: &str, samples: Samples<'_>| {
+        let _infallible = writeln!(text, "# HELP bastide_{name} {help}\n# TYPE bastide_{name} {kind}");
+        for (tunnel, status) in tunnels {
+            for (labels, value) in samples(&label(tunnel), status) {
+                let _infallible = writeln!(text, "bastide_{name}{{{labels}}} {value}");
             }
-        };
+        }
+    };
     family(
         "tunnel_up",
         "gauge",
