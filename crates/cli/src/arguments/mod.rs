@@ -5,6 +5,7 @@ mod carry;
 mod host;
 mod list;
 mod place;
+mod rdp;
 mod ssh;
 mod up;
 mod wrong;
@@ -23,6 +24,7 @@ pub(crate) use carry::{Exec, LocalSide, Proxy, Tunnel};
 pub(crate) use host::{Doctor, Sessions, SessionsTask};
 pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
+pub(crate) use rdp::{Desktop, DesktopAuthType, Rdp};
 pub(crate) use ssh::{AuthType, HostKeyCheck, SignIn, Ssh, SshCert, SshConfig, Transfer};
 pub(crate) use up::Up;
 
@@ -67,6 +69,9 @@ pub(crate) enum Command {
     /// Open all tunnels of a file, connected on first use
     #[command(after_help = UP_EXAMPLES)]
     Up(Up),
+    /// See a VM's desktop with your own RDP client
+    #[command(after_help = RDP_EXAMPLES)]
+    Rdp(Rdp),
     /// Run a program with a tunnel that works for as long as it runs
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
@@ -175,6 +180,14 @@ Examples:
   bastide tunnel db-01 --resource-port 5432 --port 5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
+
+const RDP_EXAMPLES: &str = "\
+Examples:
+  bastide rdp win-01 -n BASTION -g GROUP --username me
+  bastide rdp win-01 -n BASTION -g GROUP -- /size:1920x1080 +clipboard
+  bastide rdp win-01 -n BASTION -g GROUP --save win-01.rdp
+The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina; mstsc on Windows. It asks for the
+password itself.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -576,6 +589,7 @@ mod tests {
             "bastide exec /s -n b -g g --resource-port 22 -- ls -l {port}",
             "bastide scp /s -n b -g g --username u --password-stdin -- -r a vm:b",
             "bastide sftp web-01",
+            "bastide network bastion rdp -n b -g g --target-resource-id /s --enable-mfa True --disable-gateway false",
             "bastide ssh-config web-01 db-01 --username u --write",
             "bastide ssh-config --write",
             "bastide ssh-config --remove web-01 --remove db-01",
