@@ -53,6 +53,16 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that has something to say to its end, and returns that; what it says of a failure is the error.
+pub(crate) fn output(mut command: Command) -> Result<String> {
+    let line = line_of(&command);
+    let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// A member of the workspace, as its `Cargo.toml` declares it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Package {
@@ -82,14 +92,8 @@ pub(crate) enum Kind {
 
 /// The members of the workspace.
 pub(crate) fn packages(root: &Path) -> Result<Vec<Package>> {
-    let output = command(root, &["metadata", "--no-deps", "--offline", "--format-version", "1"])
-        .output()
-        .context("cannot start `cargo metadata`")?;
-    if !output.status.success() {
-        bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    let metadata =
-        serde_json::from_slice(&output.stdout).context("`cargo metadata` did not answer with JSON")?;
+    let said = output(command(root, &["metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
+    let metadata = serde_json::from_str(&said).context("`cargo metadata` did not answer with JSON")?;
     Ok(parse(&metadata))
 }
 
@@ -136,11 +140,13 @@ fn line_of(command: &Command) -> String {
         .join(" ")
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+/// A text of a JSON object, or none.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+/// The items of a list in a JSON object.
+pub(crate) fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::environment::Home;
 use crate::steps::Steps;
 use crate::sys::Interrupts;
-use crate::{cargo, demo, needs, tidy};
+use crate::{cargo, demo, needs, public_api, tidy};
 
 /// Everything, or, with a filter, only the tests that it lets through.
 pub(crate) fn test(filter: &[&str]) -> Result<()> {
@@ -51,11 +51,7 @@ fn everything(root: &Path, steps: &mut Steps) -> Result<()> {
             &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
         ))
     })?;
-    steps.take("doc", || {
-        let mut doc = cargo::command(root, &["doc", "--locked", "--workspace", "--no-deps"]);
-        doc.env("RUSTDOCFLAGS", "-D warnings");
-        cargo::run(doc)
-    })?;
+    steps.take("doc", || public_api::check(root))?;
     tests(root, steps, &[])?;
     #[cfg(target_os = "linux")]
     steps.take("fuzz", || crate::fuzz::run(&[]))?;

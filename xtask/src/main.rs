@@ -1,13 +1,15 @@
 //! `cargo xtask`: the tasks of this repository that are more than one cargo command.
 //!
 //! Here are the command line and the exit status. What each task does is in `demo`, `check` (tests
-//! and CI), `tidy`, `headers`, `picture`, `plugin_new`, `fuzz`, `soak` and `bench`; releases are not made here.
+//! and CI), `tidy`, `headers`, `public_api`, `picture`, `plugin_new`, `fuzz`, `soak`, `bench` and `dist`.
 
 #[cfg(target_os = "linux")]
 mod bench;
 mod cargo;
 mod check;
 mod demo;
+#[cfg(target_os = "linux")]
+mod dist;
 mod environment;
 #[cfg(target_os = "linux")]
 mod fuzz;
@@ -15,6 +17,7 @@ mod headers;
 mod needs;
 mod picture;
 mod plugin_new;
+mod public_api;
 #[cfg(unix)]
 mod python;
 mod reference;
@@ -32,9 +35,11 @@ use crate::sys::Interrupted;
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let in_its_place = public_api::as_rustdoc(&arguments);
     #[cfg(target_os = "linux")]
-    if let Some(compiled) = fuzz::as_compiler(&arguments) {
-        return match compiled {
+    let in_its_place = in_its_place.or_else(|| fuzz::as_compiler(&arguments));
+    if let Some(ended) = in_its_place {
+        return match ended {
             Ok(status) if status.success() => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
             Err(error) => {
@@ -75,7 +80,10 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["soak", order @ ..] => soak::run(order),
         #[cfg(target_os = "linux")]
         ["bench", rows @ ..] => bench::run(rows),
+        #[cfg(target_os = "linux")]
+        ["dist", order @ ..] => dist::run(order),
         ["headers"] => headers::run(),
+        ["public-api"] => public_api::run(),
         ["picture"] => picture::run(),
         ["plugin-new", order @ ..] => plugin_new::run(order),
         [] | ["help" | "--help" | "-h"] => {
@@ -102,7 +110,11 @@ Usage: cargo xtask TASK
   tidy            the rules of the house that a machine can check
   headers         writes bastide_plugin.h from crates/plugin-abi, bastide.h and its page from crates/ffi
   picture         docs/session.svg: a terminal session, run for real
+  public-api      writes crates/client/public-api.txt, which `test` compares
   plugin-new NAME a sign-in plugin to begin with, in a new folder NAME. --language c|rust
+  dist            packages for a release, into dist/, on Linux: archive, .deb, wheel, bill of materials,
+                  sums. --target TRIPLE, --out DIR, --quick: a first look, --record: keep the sizes.
+                  --verify: all of it twice, then on a fresh Debian
   fuzz [TARGET…]  libFuzzer against each parser, on Linux. --seconds N: for so long each, 10 when
                   left out. --input FILE: one target, one input
   soak            half an hour of a hundred connections in bad weather, on Linux, every byte checked.

@@ -64,7 +64,23 @@ pub(crate) const TESTS: &[Need] = &[
     need("python3 -m ensurepip --version", "python3-venv"),
     need("psql", "postgresql-client"),
     need("/usr/lib/postgresql", "postgresql"),
+    // Packages.
+    need("dpkg-shlibdeps", "dpkg-dev"),
+    need("zstd", "zstd"),
 ];
+
+/// What `cargo xtask dist` runs.
+pub(crate) const DIST: &[Need] = &[
+    need("cc", "gcc"),
+    need("strip", "binutils"),
+    need("dpkg-shlibdeps", "dpkg-dev"),
+    need("git", "git"),
+    need("zstd", "zstd"),
+];
+
+/// What `cargo xtask dist --verify` runs besides.
+pub(crate) const VERIFY: &[Need] =
+    &[need("debootstrap", "debootstrap"), need("unshare", "util-linux"), need("chroot", "coreutils")];
 
 /// Fails with the command to type when a program is missing.
 pub(crate) fn require(needs: &[Need]) -> Result<()> {
@@ -140,13 +156,15 @@ fn is_there(program: &str) -> bool {
         .any(|folder| folder.join(format!("{program}{}", std::env::consts::EXE_SUFFIX)).is_file())
 }
 
+/// Whether this is root, who may do anything.
 #[cfg(unix)]
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// There is none here.
 #[cfg(not(unix))]
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     false
 }
 

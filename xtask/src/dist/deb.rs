@@ -1,0 +1,96 @@
+//! The Debian package: one for all, since whoever wants the command may want the library, and the other way round.
+//! `dpkg-deb` packs and `dpkg-shlibdeps` says what has to be there. It leaves out the files, which are `product`'s.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Release;
+use super::build::Speed;
+use super::layout::Layout;
+use super::product::{Product, SONAME};
+use crate::cargo;
+
+/// Writes `bastide_VERSION_ARCHITECTURE.deb`.
+pub(super) fn write(release: &Release, product: &Product, out: &Path) -> Result<PathBuf> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let tree = folder.path().join("bastide");
+    let layout = product.debian(release)?;
+    layout.write(&tree, release.epoch)?;
+    let mut size = 0;
+    let mut programs = Vec::new();
+    for file in layout.files() {
+        let (path, bytes) = file?;
+        size += (bytes.len() as u64).div_ceil(KIBIBYTE);
+        if bytes.starts_with(ELF) {
+            programs.push(tree.join(path));
+        }
+    }
+    let mut about = Layout::default();
+    about.text("DEBIAN/control", control(release, size, &needed(release, folder.path(), &programs)?));
+    about.text("DEBIAN/triggers", "activate-noawait ldconfig\n");
+    let (library, generation) = SONAME.split_once(".so.").context("the library has no generation")?;
+    about.text("DEBIAN/shlibs", format!("{library} {generation} bastide (>= {})\n", release.version));
+    about.script("DEBIAN/prerm", PRERM);
+    about.write(&tree, release.epoch)?;
+
+    let packed = out.join(format!("bastide_{}_{}.deb", release.version, release.target.debian));
+    let compression = if release.speed == Speed::Quick { "-Znone" } else { "-Zxz" };
+    let mut command = Command::new("dpkg-deb");
+    // One thread: how the work was shared out would show.
+    command.args(["--root-owner-group", "--threads-max=1", compression, "--build"]).arg(&tree).arg(&packed);
+    command.env("SOURCE_DATE_EPOCH", release.epoch.to_string());
+    cargo::output(command)?;
+    Ok(packed)
+}
+
+const KIBIBYTE: u64 = 1024;
+
+/// How programs and shared libraries begin.
+const ELF: &[u8] = b"\x7fELF";
+
+/// The packages with the libraries that the programs want.
+fn needed(release: &Release, folder: &Path, programs: &[PathBuf]) -> Result<String> {
+    // It wants to be in the sources of a package.
+    let source = "Source: bastide\n\nPackage: bastide\nArchitecture: any\n";
+    let mut debian = Layout::default();
+    debian.text("debian/control", source);
+    debian.write(folder, release.epoch)?;
+    let mut command = Command::new("dpkg-shlibdeps");
+    command.arg("-O").args(programs).current_dir(folder).env("DEB_HOST_ARCH", release.target.debian);
+    let said = cargo::output(command)?;
+    let line = said.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
+    line.map(str::to_owned).context("dpkg-shlibdeps does not say what is needed")
+}
+
+fn control(release: &Release, size: u64, needed: &str) -> String {
+    let description: String = DESCRIPTION.lines().map(|line| format!(" {line}\n")).collect();
+    format!(
+        "Package: bastide\n\
+         Version: {}\n\
+         Architecture: {}\n\
+         Maintainer: The bastide authors <bastide@bastide.invalid>\n\
+         Installed-Size: {size}\n\
+         Depends: {needed}\n\
+         Recommends: ca-certificates, openssh-client\n\
+         Suggests: python3\n\
+         Section: net\n\
+         Priority: optional\n\
+         Description: native client for Azure Bastion\n{description}",
+        release.version, release.target.debian,
+    )
+}
+
+const DESCRIPTION: &str = "\
+SSH sessions and tunnels to virtual machines that have no public address: the
+command bastide, the library libbastide for C, C++ and Python, a kit for
+sign-in plugins, and bastide-emulator, a small Azure to try and test with.
+";
+
+/// What Python writes beside the modules is in no package's list.
+const PRERM: &str = "\
+#!/bin/sh
+set -e
+rm -rf \"$DPKG_ROOT/usr/lib/python3/dist-packages/bastide/__pycache__\"
+";
