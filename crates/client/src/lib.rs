@@ -46,8 +46,8 @@ pub use bastide_auth::{
     UnknownCredential, VmSignIn, state_folder,
 };
 pub use bastide_core::{
-    AccessToken, AuthError, Cloud, End, Fault, Freshness, Plan, Provider, Refusal, ResourceId, RetryPolicy,
-    Secret, Target, TargetKind, TokenRequest,
+    AccessToken, AuthError, Cloud, End, Fault, Freshness, Plan, Provider, RdpFile, RdpSignIn, Refusal,
+    ResourceId, RetryPolicy, Secret, Target, TargetKind, TokenRequest,
 };
 pub use bastide_net::{
     Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, Page, PageStatus, ProxyRules, serve_pages,

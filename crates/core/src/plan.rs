@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use url::form_urlencoded;
 
-use crate::{BastionHost, Fault, Grant, ResourceId, Secret, Sku, Target, TargetKind};
+use crate::{BastionHost, Fault, Grant, RdpSignIn, ResourceId, Secret, Sku, Target, TargetKind};
 
 /// How connections to one port of one target are opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,28 @@ impl Plan {
         })
     }
 
+    /// Path and query of the `.rdp` file that leads through the RDP gateway (protocol.md §6).
+    ///
+    /// # Errors
+    /// A [`Refusal`] where there is no gateway, but a tunnel.
+    pub fn rdp_file_path(&self, sign_in: RdpSignIn) -> Result<String, Refusal> {
+        if let Some(address) = self.hostname {
+            return Err(Refusal::GatewayByAddress { address });
+        }
+        if self.entry == Entry::Pod {
+            let (host, group) = (self.bastion.name().to_owned(), self.bastion.group().to_owned());
+            return Err(Refusal::NoGateway { host, group });
+        }
+        let resource = utf8_percent_encode(&self.resource_id, SEGMENT);
+        // Spelt as the reference client does.
+        let entra = match sign_in {
+            RdpSignIn::Password => "False",
+            RdpSignIn::Entra => "True",
+        };
+        let port = self.port;
+        Ok(format!("/api/rdpfile?resourceId={resource}&format=rdp&rdpport={port}&enablerdsaad={entra}"))
+    }
+
     /// Path of the release of a grant (protocol.md §3 step 4).
     pub fn release_path(auth_token: &Secret) -> Secret {
         Secret::new(format!("/api/tokens/{}", utf8_percent_encode(auth_token.expose(), SEGMENT)))
@@ -285,6 +307,20 @@ pub enum Refusal {
         /// The port asked for.
         port: u16,
     },
+    /// By address only a tunnel.
+    #[error("by the IP address {address} Bastion opens a tunnel alone: its RDP gateway needs a resource id")]
+    GatewayByAddress {
+        /// The address asked for.
+        address: Ipv4Addr,
+    },
+    /// Developer and QuickConnect hosts have no gateway for RDP clients (peers.md §0).
+    #[error("the Bastion host '{host}' opens a tunnel alone: its SKU has no RDP gateway")]
+    NoGateway {
+        /// The host's name.
+        host: String,
+        /// Its resource group.
+        group: String,
+    },
     /// The id of the Bastion host where the VM's belongs.
     #[error("'{id}' is a Bastion host, not a VM to connect to")]
     BastionAsTarget {
@@ -323,6 +359,16 @@ impl Refusal {
             Refusal::IpConnectPort { .. } => {
                 "name the VM with --target-resource-id: other ports are open that way".into()
             }
+            Refusal::GatewayByAddress { .. } => {
+                "name the VM with --target-resource-id; or sign in by password over the tunnel, without --enable-mfa, \
+                 --auth-type aad and --disable-gateway false"
+                    .into()
+            }
+            Refusal::NoGateway { host, group } => format!(
+                "sign in by password over the tunnel, without --enable-mfa, --auth-type aad and --disable-gateway \
+                 false; or az network bastion update --name {host} --resource-group {group} --sku Standard \
+                 --enable-tunneling true"
+            ),
             Refusal::BastionAsTarget { .. } => {
                 "name the Bastion host with --name and --resource-group, and the VM with --target-resource-id"
                     .into()
@@ -344,6 +390,8 @@ impl Refusal {
             | Refusal::SessionRecording { .. }
             | Refusal::IpConnectOff { .. }
             | Refusal::IpConnectPort { .. }
+            | Refusal::GatewayByAddress { .. }
+            | Refusal::NoGateway { .. }
             | Refusal::NoDataPlane { .. } => Fault::Settings,
             Refusal::BastionAsTarget { .. } => Fault::Usage,
         }
@@ -431,6 +479,26 @@ mod tests {
                 )
             );
             assert_eq!(plan.upgrade_path(&grant()).expose(), "/omni/webtunnel/w%2F1%3D");
+        }
+    }
+
+    #[test]
+    fn the_gateway_is_asked_as_the_reference_client_does() {
+        let path = |sku, target: &Target, sign_in| {
+            Plan::new(&host(sku), target, 3389).unwrap().rdp_file_path(sign_in)
+        };
+        let expected = |entra: &str| {
+            let resource = VM.replace('/', "%2F");
+            format!("/api/rdpfile?resourceId={resource}&format=rdp&rdpport=3389&enablerdsaad={entra}")
+        };
+        assert_eq!(path(Sku::Standard, &vm(), RdpSignIn::Password).unwrap(), expected("False"));
+        assert_eq!(path(Sku::Premium, &vm(), RdpSignIn::Entra).unwrap(), expected("True"));
+        let address = Target::address("10.0.0.4").unwrap();
+        let refusal = path(Sku::Standard, &address, RdpSignIn::Entra).unwrap_err();
+        assert!(matches!(refusal, Refusal::GatewayByAddress { .. }), "{refusal}");
+        for sku in [Sku::Developer, Sku::QuickConnect] {
+            let refusal = path(sku, &vm(), RdpSignIn::Password).unwrap_err();
+            assert!(matches!(refusal, Refusal::NoGateway { .. }), "{refusal}");
         }
     }
 

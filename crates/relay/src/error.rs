@@ -1,9 +1,10 @@
 //! Why a connection could not be opened or did not last. It leaves out how an attempt ended
 //! ([`bastide_core::End`]), from which retries follow.
 
+use std::fmt;
 use std::time::Duration;
 
-use bastide_core::{AuthError, End, Fault, GrantError, ResourceId, TargetKind, Wait};
+use bastide_core::{AuthError, End, Fault, GrantError, RdpFileError, Refusal, ResourceId, TargetKind, Wait};
 
 /// A connection failed. Can be cloned, so that everybody who waits for the connection can be told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,12 +22,14 @@ pub enum Error {
         #[source]
         source: Box<bastide_net::Error>,
     },
-    /// The service refused to mint a token.
+    /// The service refused to mint a token, or to give something else that a connection begins with.
     #[error(
-        "the Bastion service refused a token for port {port} of '{target}': status {status}{}",
+        "the Bastion service refused {wanted} for port {port} of '{target}': status {status}{}",
         said(message.as_deref())
     )]
     Mint {
+        /// What it refused.
+        wanted: Wanted,
         /// The target's name.
         target: String,
         /// The target's port.
@@ -43,6 +46,12 @@ pub enum Error {
     /// The service minted something unusable.
     #[error(transparent)]
     Grant(GrantError),
+    /// There is no RDP gateway where one is wanted.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The service answered with something else than an RDP file.
+    #[error(transparent)]
+    RdpFile(RdpFileError),
     /// A Developer host named no data pod.
     #[error("the Bastion service named no data pod: {reason}")]
     Pod {
@@ -125,6 +134,25 @@ pub enum Error {
     Stopped,
 }
 
+/// What the data plane is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wanted {
+    /// The token of a connection.
+    Token,
+    /// The RDP file of the gateway.
+    RdpFile,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Wanted::Token => "a token",
+            Wanted::RdpFile => "an RDP file",
+        })
+    }
+}
+
 impl Error {
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
@@ -153,7 +181,13 @@ impl Error {
                 "try again in {}; if it stays, open a support request with the request id",
                 Wait(*wait)
             )),
-            Error::Mint { .. } | Error::Grant(_) | Error::Pod { .. } | Error::Upgrade { .. } | Error::Accept => {
+            Error::Refused(refusal) => Some(refusal.hint()),
+            Error::Mint { .. }
+            | Error::Grant(_)
+            | Error::RdpFile(_)
+            | Error::Pod { .. }
+            | Error::Upgrade { .. }
+            | Error::Accept => {
                 Some("try again; if it stays, open a support request with the request id".into())
             }
             Error::PortClosed { port, .. } => Some(format!(
@@ -183,8 +217,10 @@ impl Error {
             Error::Mint { status: 401, .. } => Fault::SignIn,
             Error::Mint { status: 403, .. } => Fault::Right,
             Error::Mint { status: 404, .. } => Fault::NotFound,
+            Error::Refused(refusal) => refusal.fault(),
             Error::Mint { .. }
             | Error::Grant(_)
+            | Error::RdpFile(_)
             | Error::Pod { .. }
             | Error::Upgrade { .. }
             | Error::Accept

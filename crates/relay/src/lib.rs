@@ -16,6 +16,7 @@ mod local;
 mod mint;
 mod outbox;
 mod pump;
+mod rdp;
 mod relay;
 mod session;
 mod stock;
@@ -24,7 +25,7 @@ mod vigil;
 
 use std::sync::Arc;
 
-pub use error::Error;
+pub use error::{Error, Wanted};
 pub use event::{Account, Event, Moved};
 pub use lease::give_back;
 pub use ledger::{Debt, Entry, Ledger};

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::error::is_catch_all;
+use crate::error::{Wanted, is_catch_all};
 use crate::lease::{Lease, Reaper, Release};
 use crate::{Debt, Error, USER_AGENT};
 
@@ -107,7 +107,7 @@ impl Gate {
         Ok((token, host))
     }
 
-    async fn access_token(&self) -> Result<Secret, Failure> {
+    pub(crate) async fn access_token(&self) -> Result<Secret, Failure> {
         let token = self.provider.access_token(&self.wanted()).await.map_err(not_signed_in)?;
         Ok(token.secret)
     }
@@ -126,10 +126,12 @@ impl Gate {
 
     /// protocol.md §5: the body of a 200 is the pod's host name; anything else must not be taken for one.
     async fn data_pod(&self, token: &mut Secret) -> Result<Origin, Failure> {
-        let body = |token: &Secret| self.plan.pod_request(token);
-        let answer = self.post(&self.front, "/api/connection", "application/json", token, body).await?;
+        let ask = |token: &Secret| {
+            post(&self.front, "/api/connection", "application/json", &self.plan.pod_request(token))
+        };
+        let answer = self.ask(&self.front, token, ask).await?;
         if answer.status() != 200 {
-            return Err(self.refused(&answer));
+            return Err(self.refused(Wanted::Token, &answer));
         }
         pod(answer.body()).ok_or_else(|| {
             let said = service_message(answer.body()).unwrap_or_else(|| "an empty answer".into());
@@ -156,11 +158,11 @@ impl Gate {
     }
 
     async fn mint_now(&self, mut token: Secret, host: Origin) -> Result<Lease, Failure> {
-        let form = |token: &Secret| self.plan.mint_form(token);
         let content_type = "application/x-www-form-urlencoded";
-        let answer = self.post(&host, "/api/tokens", content_type, &mut token, form).await?;
+        let ask = |token: &Secret| post(&host, "/api/tokens", content_type, &self.plan.mint_form(token));
+        let answer = self.ask(&host, &mut token, ask).await?;
         if answer.status() != 200 {
-            return Err(self.refused(&answer));
+            return Err(self.refused(Wanted::Token, &answer));
         }
         match Grant::parse(answer.body()) {
             Ok(grant) => Ok(Lease::new(grant, host, self.reaper.clone())),
@@ -175,22 +177,20 @@ impl Gate {
         }
     }
 
-    /// Posts what `body` makes of `token`. A token that the cache thinks valid may have been revoked, or lack claims that
-    /// the service challenges for: a 401 is tried once more with another one, which then stays in `token`.
-    async fn post(
+    /// Sends what `request` makes of `token`. A token that the cache thinks valid may have been revoked, or lack claims
+    /// that the service challenges for: a 401 is tried once more with another one, which then stays in `token`.
+    pub(crate) async fn ask(
         &self,
         host: &Origin,
-        path: &str,
-        content_type: &str,
         token: &mut Secret,
-        body: impl Fn(&Secret) -> Secret + Send + Sync,
+        request: impl Fn(&Secret) -> http::Result<Request<Bytes>> + Send + Sync,
     ) -> Result<Response<Bytes>, Failure> {
-        let answer = self.post_once(host, path, content_type, &body(token)).await?;
+        let answer = self.send(host, request(token)).await?;
         if answer.status() != 401 {
             return Ok(answer);
         }
         *token = self.another_token(&answer, token).await.map_err(not_signed_in)?.secret;
-        self.post_once(host, path, content_type, &body(token)).await
+        self.send(host, request(token)).await
     }
 
     /// Another token than the one that was refused by `answer`. The claims of a challenge stay for all that are asked for
@@ -210,21 +210,12 @@ impl Gate {
         self.provider.access_token(&wanted).await
     }
 
-    async fn post_once(
+    async fn send(
         &self,
         host: &Origin,
-        path: &str,
-        content_type: &str,
-        body: &Secret,
+        request: http::Result<Request<Bytes>>,
     ) -> Result<Response<Bytes>, Failure> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("{host}{path}"))
-            .header(header::CONTENT_TYPE, content_type)
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, USER_AGENT)
-            .body(Bytes::copy_from_slice(body.expose().as_bytes()))
-            .map_err(|error| malformed(&error))?;
+        let request = request.map_err(|error| malformed(&error))?;
         self.network.send(request).await.map_err(|source| self.unreachable(host, source))
     }
 
@@ -287,7 +278,8 @@ impl Gate {
         Failure { error: Error::Unreachable { host: host.authority(), source: source.into() }, end }
     }
 
-    fn refused(&self, answer: &Response<Bytes>) -> Failure {
+    /// What a refusal of something wanted means.
+    pub(crate) fn refused(&self, wanted: Wanted, answer: &Response<Bytes>) -> Failure {
         let status = answer.status().as_u16();
         let message = service_message(answer.body());
         // The catch-all of a 500 has many causes that stay; with another status it is the status that speaks.
@@ -296,6 +288,7 @@ impl Gate {
         let retry_after = retry_after(answer.headers(), SystemTime::now());
         let end = if curable { End::Refused { status, retry_after } } else { End::Declined };
         let error = Error::Mint {
+            wanted,
             target: self.plan.target_name().to_owned(),
             port: self.plan.port(),
             status,
@@ -305,6 +298,16 @@ impl Gate {
         };
         Failure { error, end }
     }
+}
+
+fn post(host: &Origin, path: &str, content_type: &str, body: &Secret) -> http::Result<Request<Bytes>> {
+    Request::builder()
+        .method(Method::POST)
+        .uri(format!("{host}{path}"))
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, USER_AGENT)
+        .body(Bytes::copy_from_slice(body.expose().as_bytes()))
 }
 
 /// The data pod that an answer names: a host name and nothing else, in quotes or not.

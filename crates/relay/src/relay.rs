@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bastide_core::{
-    Attempt, End, Heard, Plan, Provider, ResourceId, RetryPolicy, TokenRequest, Verdict, is_closed_port,
-    verdict,
+    Attempt, End, Heard, Plan, Provider, RdpFile, RdpSignIn, ResourceId, RetryPolicy, TokenRequest, Verdict,
+    is_closed_port, verdict,
 };
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
@@ -186,36 +186,24 @@ impl Relay {
         if shared.stock.is_ready() {
             return Ok(());
         }
-        let deadline = Instant::now() + shared.options.connect_timeout;
-        let mut number = 0;
-        let lease = loop {
-            number += 1;
-            let prepared = tokio::select! {
-                biased;
-                () = shared.stop.cancelled() => return Err(Error::Stopped),
-                prepared = shared.gate.prepare() => prepared,
-                () = sleep_until(deadline) => return Err(shared.timed_out()),
-            };
-            let failure = match prepared {
-                Ok(lease) => break lease,
-                Err(failure) => failure,
-            };
-            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
-            match verdict(&shared.options.retry, attempt, rand::random()) {
-                Verdict::Again(pause) if Instant::now() + pause < deadline => {
-                    shared.tell_retry(0, number, &failure.error.to_string(), pause);
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        () = shared.stop.cancelled() => return Err(Error::Stopped),
-                    }
-                }
-                _ => return Err(shared.testified(failure.error, &shared.stop).await),
-            }
-        };
+        let lease = shared.insist(|| shared.gate.prepare()).await?;
         shared.open_ahead(&lease.host);
         shared.stock.put(lease, keep);
         shared.stock.fill();
         Ok(())
+    }
+
+    /// Fetches the file by which an RDP client connects over the Bastion host's own gateway, without this relay
+    /// (protocol.md §6).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where there is no gateway, and else what [`Relay::prepare`] meets, after as many retries.
+    pub async fn rdp_file(&self, sign_in: RdpSignIn) -> Result<RdpFile, Error> {
+        let shared = &self.shared;
+        let path = shared.gate.plan.rdp_file_path(sign_in).map_err(Error::Refused)?;
+        shared.insist(|| shared.gate.rdp_file(&path)).await
     }
 
     /// Says that this relay serves a listener: from now on, behind each connection a TLS connection is opened for
@@ -292,6 +280,39 @@ struct Course<'a> {
 }
 
 impl Shared {
+    /// Makes a request of the data plane as often as a first connection would, and within its time.
+    async fn insist<T, F>(&self, request: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let deadline = Instant::now() + self.options.connect_timeout;
+        let mut number = 0;
+        loop {
+            number += 1;
+            let answered = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Error::Stopped),
+                answered = request() => answered,
+                () = sleep_until(deadline) => return Err(self.timed_out()),
+            };
+            let failure = match answered {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
+            match verdict(&self.options.retry, attempt, rand::random()) {
+                Verdict::Again(pause) if Instant::now() + pause < deadline => {
+                    self.tell_retry(0, number, &failure.error.to_string(), pause);
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = self.stop.cancelled() => return Err(Error::Stopped),
+                    }
+                }
+                _ => return Err(self.testified(failure.error, &self.stop).await),
+            }
+        }
+    }
+
     async fn attempts<L: Local>(
         &self,
         course: &mut Course<'_>,
