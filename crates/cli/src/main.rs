@@ -21,6 +21,7 @@ mod openssh;
 mod plugin;
 mod program;
 mod proxy;
+mod rdp;
 mod report;
 mod sessions;
 mod setup;
@@ -85,6 +86,7 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
     match command {
         Command::Tunnel(tunnel) => tunnel::run(global, tunnel, reporter),
         Command::List(list) => list::run(global, &list, reporter),
+        Command::Rdp(rdp) => rdp::run(global, &rdp, reporter),
         Command::Exec(exec) => exec::run(global, &exec, reporter),
         Command::Ssh(ssh) => ssh::run(global, &ssh, reporter),
         Command::Scp(transfer) => ssh::copy(global, Tool::Scp, &transfer, reporter),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{self, Behaviour, Global, LocalSide, Place};
 use crate::exit::{Exit, Failure};
 use crate::report::Reporter;
-use crate::setup::{self, FirstWord};
+use crate::setup::{self, FirstWord, Found};
 use crate::signals::Signals;
 use crate::sys;
 
@@ -72,10 +72,29 @@ impl Order<'_> {
         stop: &CancellationToken,
         reporter: &Reporter,
     ) -> Result<Option<Ready>, Failure> {
+        // What is wrong with the words is told before anything is sent.
+        wanted(self.local)?;
+        let mut found = tokio::select! {
+            found = setup::find(global, self.place, self.behaviour, reporter) => found?,
+            () = stop.cancelled() => {
+                report_stopped(0, reporter);
+                return Ok(None);
+            }
+        };
+        self.open_on(&mut found, stop, reporter).await
+    }
+
+    /// The same where Bastion host and VM are known.
+    pub(crate) async fn open_on(
+        &self,
+        found: &mut Found,
+        stop: &CancellationToken,
+        reporter: &Reporter,
+    ) -> Result<Option<Ready>, Failure> {
         let wanted = wanted(self.local)?;
         let mut relays = Vec::new();
         let opened = tokio::select! {
-            opened = self.prove(global, &wanted, reporter, &mut relays) => Some(opened),
+            opened = self.prove(found, &wanted, reporter, &mut relays) => Some(opened),
             () = stop.cancelled() => None,
         };
         match opened {
@@ -94,18 +113,17 @@ impl Order<'_> {
     /// The relays that it has made are in `relays` whatever happens.
     async fn prove(
         &self,
-        global: &Global,
+        found: &mut Found,
         wanted: &[(Endpoint, u16)],
         reporter: &Reporter,
         relays: &mut Vec<Relay>,
     ) -> Result<Vec<Forward>, Failure> {
-        let mut found = setup::find(global, self.place, self.behaviour, reporter).await?;
         let mut forwards = Vec::new();
         for (endpoint, port) in wanted {
             let prefetch = usize::from(self.prefetch);
             let options = setup::relay_options(self.behaviour, FirstWord::on(*port));
             let options = RelayOptions { prefetch, ..options };
-            let (_, relay) = setup::relay(&mut found, *port, options, reporter).await?;
+            let (_, relay) = setup::relay(found, *port, options, reporter).await?;
             relays.push(relay.clone());
             let forward = Forward::open(endpoint, relay.clone()).await?;
             reporter.event("listening", json!({"address": forward.endpoint().to_string()}));

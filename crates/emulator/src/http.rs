@@ -95,6 +95,12 @@ impl Request {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The token of its `Authorization` header (RFC 6750 section 2.1).
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    }
+
     /// Whether the body says that it is of this media type.
     pub(crate) fn is_of_type(&self, media_type: &str) -> bool {
         let said = self.header("content-type").unwrap_or_default();

@@ -100,7 +100,7 @@ pub enum Violation {
         /// Method and path.
         request: String,
     },
-    /// A request for a managed identity that does not say what every one has to.
+    /// A request that does not say what every one of its kind has to.
     #[error("request {request}: `{header}` is missing")]
     MissingHeader {
         /// Method and path.
@@ -194,6 +194,8 @@ const MINT_OPTIONAL: [&str; 2] = ["token", "hostname"];
 /// protocol.md §5, JSON of `POST /api/connection`.
 const CONNECTION_FIELDS: [&str; 5] =
     ["resourceId", "bastionResourceId", "vmPort", "azToken", "connectionType"];
+/// protocol.md §6, query of `GET /api/rdpfile`.
+const RDP_FILE_PARAMETERS: [&str; 4] = ["resourceId", "format", "rdpport", "enablerdsaad"];
 /// Key Vault REST API, Sign: JSON of the request.
 const SIGN_FIELDS: [&str; 2] = ["alg", "value"];
 /// Parameters that nobody may see who sees a URL.
@@ -260,6 +262,14 @@ fn of_request(request: &Request, transcript: &Transcript, found: &mut Vec<Violat
             {
                 found.push(Violation::NodeAtPod { session: session.number });
             }
+        }
+        Kind::RdpFile => {
+            // Where a mint must not, this one has to: it carries no token of its own.
+            if request.header("authorization").is_none() {
+                found.push(Violation::MissingHeader { request: name(), header: "authorization" });
+            }
+            forbidden(request, &["x-node-id"], found);
+            fields(request, &RDP_FILE_PARAMETERS, &[], found);
         }
         Kind::KeyVault => {
             if request.path.ends_with("/sign") {
@@ -471,6 +481,20 @@ mod tests {
             Some(Request { node: Some("node-0".into()), ..request(Kind::Upgrade) }),
             Session { pod: true, ..session() },
             &["session 1: the upgrade at a data pod must not name a node"],
+        );
+        let parameters = ["resourceId", "format", "rdpport", "enablerdsaad", "aztoken"].map(str::to_owned);
+        check(
+            Some(Request {
+                fields: parameters.to_vec(),
+                query: parameters.to_vec(),
+                ..request(Kind::RdpFile)
+            }),
+            session(),
+            &[
+                "request POST /x: `aztoken` must not be in the query",
+                "request POST /x: `authorization` is missing",
+                "request POST /x: unknown field `aztoken`",
+            ],
         );
         check(Some(request(Kind::Unknown)), session(), &["request POST /x: there is no such path"]);
     }

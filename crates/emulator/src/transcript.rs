@@ -124,6 +124,8 @@ pub enum Kind {
     Upgrade,
     /// `DELETE /api/tokens/…`
     Release,
+    /// `GET /api/rdpfile`
+    RdpFile,
     /// A path that nothing answers.
     Unknown,
 }

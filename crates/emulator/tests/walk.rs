@@ -657,3 +657,40 @@ async fn answers_to_loopback_names_only() {
         200
     );
 }
+
+#[tokio::test]
+async fn rdp_files_are_for_the_bearer_of_a_token() {
+    let lab = lab(Scenario::default()).await;
+    let token = token(&lab).await;
+    let host = dns_name(&lab, &token, "bastion").await;
+    let query =
+        |more: &str| format!("/api/rdpfile?resourceId={}&format=rdp&rdpport=3389{more}", vm("win-01"));
+    let mut connection = Connection::open(&lab, &host).await;
+    let bearer = format!("Authorization: Bearer {token}\n");
+    let mut ask =
+        async |target: &str, headers: &str| connection.request(&format!("GET {target}\n{headers}"), "").await;
+    let file = ask(&query("&enablerdsaad=True"), &bearer).await;
+    assert_eq!(file.status, 200);
+    let text = file.text();
+    assert!(text.contains("full address:s:10.0.0.") && text.contains("enablerdsaadauth:i:1\r\n"), "{text}");
+    let secret = text.split_once("gatewayaccesstoken:s:").unwrap().1.lines().next().unwrap();
+    assert!(lab.secrets().iter().any(|known| known == secret));
+    assert_eq!(said(&lab), [""; 0]);
+
+    // Whatever is wrong with it, but for the token, has one answer.
+    for wrong in [
+        query(""),
+        query("&enablerdsaad=perhaps"),
+        query("&enablerdsaad=True").replace("format=rdp", "format=vnc"),
+        query("&enablerdsaad=True").replace("3389", "0"),
+        query("&enablerdsaad=False").replace("win-01", "nowhere"),
+    ] {
+        let answer = ask(&wrong, &bearer).await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (500, r#"{"message":"Unexpected internal error"}"#.into())
+        );
+    }
+    assert_eq!(ask(&query("&enablerdsaad=False"), "").await.status, 401);
+    assert!(said(&lab).iter().any(|said| said.ends_with("`authorization` is missing")), "{:?}", said(&lab));
+}

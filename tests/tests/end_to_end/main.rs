@@ -29,6 +29,8 @@ mod password;
 mod plugins;
 mod proxies;
 mod proxy_command;
+mod rdp;
+mod rdp_desktop;
 mod ready;
 mod refusals;
 mod secrets;

@@ -5,6 +5,7 @@ mod carry;
 mod host;
 mod list;
 mod place;
+mod rdp;
 mod ssh;
 mod up;
 mod wrong;
@@ -23,6 +24,7 @@ pub(crate) use carry::{Exec, LocalSide, Proxy, Tunnel};
 pub(crate) use host::{Doctor, Sessions, SessionsTask};
 pub(crate) use list::{List, Listing};
 pub(crate) use place::{Behaviour, Keepalive, Place};
+pub(crate) use rdp::{Desktop, DesktopAuthType, Rdp};
 pub(crate) use ssh::{AuthType, HostKeyCheck, SignIn, Ssh, SshCert, SshConfig, Transfer};
 pub(crate) use up::Up;
 
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
+    /// See a VM's desktop with your own RDP client
+    #[command(after_help = RDP_EXAMPLES)]
+    Rdp(Rdp),
     /// The Bastion hosts and VMs that you can reach
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
@@ -196,6 +201,14 @@ Then:
   bastide up
   bastide up --check
 SIGHUP has the file read anew: what is the same in it keeps its connections.";
+
+const RDP_EXAMPLES: &str = "\
+Examples:
+  bastide rdp win-01 -n BASTION -g GROUP --username me
+  bastide rdp win-01 -n BASTION -g GROUP -- /size:1920x1080 +clipboard
+  bastide rdp win-01 -n BASTION -g GROUP --save win-01.rdp
+The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina; mstsc on Windows. It asks for the
+password itself.";
 
 const EXEC_EXAMPLES: &str = "\
 Examples:
@@ -576,6 +589,7 @@ mod tests {
             "bastide exec /s -n b -g g --resource-port 22 -- ls -l {port}",
             "bastide scp /s -n b -g g --username u --password-stdin -- -r a vm:b",
             "bastide sftp web-01",
+            "bastide network bastion rdp -n b -g g --target-resource-id /s --enable-mfa True --disable-gateway false",
             "bastide ssh-config web-01 db-01 --username u --write",
             "bastide ssh-config --write",
             "bastide ssh-config --remove web-01 --remove db-01",

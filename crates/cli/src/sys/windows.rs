@@ -142,6 +142,21 @@ pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
+/// A folder that goes away with this value; the temporary folder is the user's own.
+#[derive(Debug)]
+pub(crate) struct PrivateFolder(tempfile::TempDir);
+
+impl PrivateFolder {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// A fresh private folder.
+pub(crate) fn private_folder() -> io::Result<PrivateFolder> {
+    tempfile::Builder::new().prefix("bastide-session-").tempdir().map(PrivateFolder)
+}
+
 /// It would take a library to know.
 pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     None

@@ -65,12 +65,7 @@ fn query(azure: &Azure, request: &Request) -> Answer {
 
 /// Who asks, for an api-version.
 fn caller<'a>(azure: &'a Azure, request: &Request) -> Result<Caller<'a>, Fault> {
-    let token = request
-        .header("authorization")
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or(Denied::Missing)?;
+    let token = request.bearer().ok_or(Denied::Missing)?;
     let caller = azure.authenticate(token)?;
     if let Some(challenge) = azure.sign_ins.challenge(&caller.claims) {
         return Err(Denied::Claims { challenge }.into());

@@ -1,9 +1,10 @@
-//! The data plane of the Bastion hosts (protocol.md §3 and §5): which paths there are and what goes
+//! The data plane of the Bastion hosts (protocol.md §3, §5 and §6): which paths there are and what goes
 //! to whom. Tokens and their life are `tokens.rs`, WebSockets `tunnel.rs`, frames
-//! `frames.rs`, faults of WebSockets `mishap.rs`.
+//! `frames.rs`, faults of WebSockets `mishap.rs`, files for RDP clients `rdp_file.rs`.
 
 mod frames;
 mod mishap;
+mod rdp_file;
 mod tokens;
 pub(crate) mod tunnel;
 
@@ -73,6 +74,9 @@ pub(crate) fn answer(azure: &Azure, request: &Request) -> Option<Answer> {
             if door.side == Side::Gateway && door.host.pod_name.is_some() =>
         {
             tokens::connection(azure, door, request)
+        }
+        (&Method::GET, ["api", "rdpfile"]) if door.side == Side::Gateway && door.mints() => {
+            rdp_file::answer(azure, door, request)
         }
         _ => return None,
     };

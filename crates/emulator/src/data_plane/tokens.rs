@@ -1,7 +1,7 @@
 //! Minting, using and releasing tokens (protocol.md §3 steps 1, 2 and 4, and §5), with the checks
 //! and the failures of the live service. What was seen goes into the transcript without the tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
@@ -39,6 +39,8 @@ pub(crate) struct Opening {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     table: Mutex<Table>,
+    /// Tokens for the RDP gateway; nothing takes them.
+    gateway: Mutex<VecDeque<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,11 +89,24 @@ const MAX_KNOWN: usize = 100_000;
 const NODES: u64 = 2;
 
 impl Sessions {
-    /// Both tokens of every session that is known.
+    /// Both tokens of every session that is known, and those for the RDP gateway.
     pub(crate) fn secrets(&self) -> Vec<String> {
+        let gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens = table.minted.values();
-        tokens.flat_map(|minted| [minted.auth_token.clone(), minted.websocket_token.clone()]).collect()
+        let tokens = tokens.flat_map(|minted| [minted.auth_token.clone(), minted.websocket_token.clone()]);
+        tokens.chain(gateway).collect()
+    }
+
+    /// A token for the RDP gateway.
+    pub(super) fn gateway_token(&self) -> String {
+        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
+        if gateway.len() >= MAX_KNOWN {
+            gateway.pop_front();
+        }
+        let token = random_text();
+        gateway.push_back(token.clone());
+        token
     }
 
     /// The sessions of a Bastion host: tokens that were not given back, and tunnels that are open still
@@ -221,13 +236,13 @@ fn try_mint(azure: &Azure, door: Door<'_>, fields: &[(String, String)]) -> Resul
 /// protocol.md §2.
 const IP_CONNECT_PORTS: [u16; 2] = [22, 3389];
 
-enum Target<'a> {
+pub(super) enum Target<'a> {
     Machine(&'a Machine),
     Address(Ipv4Addr),
 }
 
 /// Whether a caller may have a tunnel through this host to that resource.
-fn authorize<'a>(
+pub(super) fn authorize<'a>(
     azure: &'a Azure,
     door: Door<'_>,
     token: &str,
@@ -283,19 +298,19 @@ fn authorize<'a>(
 }
 
 /// A field of a body; the data plane's names are taken letter by letter.
-fn needed<'a>(fields: &'a [(String, String)], name: &'static str) -> Result<&'a str, Refusal> {
+pub(super) fn needed<'a>(fields: &'a [(String, String)], name: &'static str) -> Result<&'a str, Refusal> {
     let value = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     value.filter(|value| !value.is_empty()).ok_or(Refusal::Missing(name))
 }
 
-fn port(text: &str) -> Result<u16, Refusal> {
+pub(super) fn port(text: &str) -> Result<u16, Refusal> {
     text.parse().ok().filter(|port| *port > 0).ok_or(Refusal::NotAPort)
 }
 
 /// Why there is no token. The live service's words are known for `Tunneling is disabled` and for the
 /// catch-all (protocol.md §4); the others say what a live service would hide behind it.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("The field '{0}' is missing.")]
     Missing(&'static str),
     #[error("The port is not a number between 1 and 65535.")]
@@ -319,7 +334,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn response(&self) -> Response {
+    pub(super) fn response(&self) -> Response {
         let status = match self {
             Refusal::Missing(_) | Refusal::NotAPort | Refusal::NotTcp => StatusCode::BAD_REQUEST,
             Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,

@@ -107,6 +107,7 @@ fn kind(request: &Request) -> Kind {
         (&Method::DELETE, ["api", "tokens", _]) => Kind::Release,
         (&Method::GET, ["webtunnelv2", _] | ["omni", "webtunnel", _]) => Kind::Upgrade,
         (&Method::POST, ["api", "connection"]) => Kind::Connection,
+        (&Method::GET, ["api", "rdpfile"]) => Kind::RdpFile,
         (&Method::POST, [_, "oauth2", "v2.0", "devicecode"]) => Kind::DeviceCode,
         (_, ["metadata", "identity", ..] | ["arc" | "app-service" | "cloud-shell", ..]) => Kind::Identity,
         (_, ["device"]) => Kind::Page,
@@ -175,6 +176,7 @@ fn refusal(kind: Kind, status: u16, body: Body, message: &str) -> Response {
             | Kind::Release
             | Kind::Upgrade
             | Kind::Connection
+            | Kind::RdpFile
             | Kind::Page
             | Kind::Oidc
             | Kind::Unknown,

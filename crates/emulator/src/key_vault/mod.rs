@@ -236,12 +236,7 @@ impl Vault {
         azure: &'a Azure,
         request: &Request,
     ) -> Result<(&'a Principal, Claims), TokenRefusal> {
-        let token = request
-            .header("authorization")
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or(TokenRefusal::Missing)?;
+        let token = request.bearer().ok_or(TokenRefusal::Missing)?;
         let claims = azure.issuer.verify(token)?;
         if claims.aud.trim_end_matches('/') != AUDIENCE {
             return Err(TokenRefusal::Audience(claims.aud));

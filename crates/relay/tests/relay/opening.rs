@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastide_core::{End, Fault, Freshness, RetryPolicy, Sku};
+use bastide_core::{End, Fault, Freshness, RdpSignIn, RetryPolicy, Sku};
 use bastide_relay::{Error, Event, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -237,6 +237,50 @@ async fn what_is_no_pod_is_not_connected_to() {
     bench.judge(1).await;
     assert!(bench.service.asks(Kind::Mint)[0].body.ends_with("&aztoken=new"), "and not tried once more");
     assert_eq!(*bench.provider.asked.lock().unwrap(), [Freshness::Cached, Freshness::Cached, Freshness::New]);
+}
+
+#[tokio::test]
+async fn the_gateways_file_is_asked_for_as_an_api() {
+    let bench = Bench::new(Service::new(|_| Reply::Usual).await, options());
+    let file = bench.relay.rdp_file(RdpSignIn::Entra).await.unwrap();
+    assert_eq!(file.expose(), "full address:s:10.0.0.4\r\n");
+    let asks = bench.service.asks(Kind::RdpFile);
+    assert_eq!(
+        asks[0].line,
+        "GET /api/rdpfile?resourceId=%2Fsubscriptions%2Fs%2FresourceGroups%2Fg%2Fproviders%2FMicrosoft.Compute%2F\
+         virtualMachines%2Fvm&format=rdp&rdpport=22&enablerdsaad=True HTTP/1.1"
+    );
+    assert_eq!(
+        (asks[0].header_names(), asks[0].header("authorization")),
+        (vec!["authorization"], Some("Bearer cached&="))
+    );
+    bench.judge(0).await;
+
+    let told = async |script: fn(&Ask) -> Reply, sku| {
+        let bench = Bench::of_sku(Service::new(script).await, options(), sku);
+        let error = bench.relay.rdp_file(RdpSignIn::Password).await.err().map(|error| error.to_string());
+        (bench.service.count(Kind::RdpFile), error.unwrap_or_default())
+    };
+    let refused =
+        |status| format!("the Bastion service refused an RDP file for port 22 of 'vm': status {status}");
+    // A token that is not good any more, and a service that is not well for a moment.
+    let of_age: fn(&Ask) -> Reply = |ask| match ask.header("authorization") {
+        Some("Bearer new") => Reply::Usual,
+        _ => http("401 Unauthorized", ""),
+    };
+    assert_eq!(told(of_age, Sku::Standard).await, (2, String::new()));
+    let busy: fn(&Ask) -> Reply = |ask| if ask.number < 3 { http("503 Busy", "") } else { Reply::Usual };
+    assert_eq!(told(busy, Sku::Premium).await, (3, String::new()));
+    assert_eq!(told(|_| http("503 Busy", ""), Sku::Standard).await, (3, refused(503)));
+    assert_eq!(told(|_| http("403 Forbidden", ""), Sku::Standard).await, (1, refused(403)));
+    let catch_all: fn(&Ask) -> Reply = |_| http("500 Oops", r#"{"message":"Unexpected internal error"}"#);
+    let said = format!("{}, \"Unexpected internal error\"", refused(500));
+    assert_eq!(told(catch_all, Sku::Standard).await, (1, said));
+    let page: fn(&Ask) -> Reply = |_| http("200 OK", "<html><title>Sign in</title></html>");
+    let said = "the Bastion service answered without an RDP file: Sign in".to_owned();
+    assert_eq!(told(page, Sku::Standard).await, (1, said));
+    let (asked, said) = told(|_| Reply::Usual, Sku::Developer).await;
+    assert!(asked == 0 && said.ends_with("no RDP gateway"), "{said}");
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(crate) enum Kind {
     Mint,
     Upgrade,
     Release,
+    RdpFile,
 }
 
 /// One request.
@@ -237,6 +238,7 @@ async fn serve(mut stream: BufReader<TlsStream<TcpStream>>, connection: usize, s
                 );
                 http("200 OK", &grant)
             }
+            Kind::RdpFile => http("200 OK", "full address:s:10.0.0.4\r\n"),
             Kind::Upgrade => Reply::Accept(b"", Vm::Echo),
             Kind::Release => http("204 No Content", ""),
         };
@@ -317,6 +319,7 @@ async fn read(stream: &mut BufReader<TlsStream<TcpStream>>, connection: usize, s
         ["POST", "/api/connection", _] => Kind::Pod,
         ["POST", "/api/tokens", _] => Kind::Mint,
         ["DELETE", ..] => Kind::Release,
+        ["GET", path, _] if path.starts_with("/api/rdpfile?") => Kind::RdpFile,
         ["GET", ..] => Kind::Upgrade,
         other => panic!("{other:?}"),
     };

@@ -44,6 +44,9 @@ pub(super) enum Stage {
 /// What a service principal with a secret never asks.
 const OTHER_SIGN_INS: Duty = Duty::Elsewhere("sign_in.rs, device_code.rs, keyvault.rs");
 
+/// A file that no tunnel asks for.
+const RDP_FILE: Duty = Duty::Elsewhere("rdp.rs");
+
 const SICK: &str = "in trouble";
 const SUPPORT: &str = "support request";
 const NETWORK: &str = "";
@@ -62,6 +65,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             Kind::Upgrade => Duty::Again("refused the WebSocket", Last(21, "status 502", SUPPORT)),
             Kind::Release => Duty::Release,
             Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
+            Kind::RdpFile => RDP_FILE,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::Hold { on } => match on.kind {
@@ -74,6 +78,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             }
             Kind::Release => Duty::Release,
             Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
+            Kind::RdpFile => RDP_FILE,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::Reset { on } => match on.kind {
@@ -84,6 +89,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             }
             Kind::Release => Duty::Release,
             Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
+            Kind::RdpFile => RDP_FILE,
             Kind::Unknown => Duty::Nothing,
         },
         Fault::MissingField { on, .. } => match on.kind {
@@ -94,6 +100,7 @@ pub(super) fn duty(fault: &Fault) -> Duty {
             Kind::Discovery => Duty::Stop(Last(2, "is not a cloud", "https://")),
             Kind::Mint => Duty::Again("without ", Last(21, "without ", SUPPORT)),
             Kind::DeviceCode | Kind::Page | Kind::Identity | Kind::Oidc | Kind::KeyVault => OTHER_SIGN_INS,
+            Kind::RdpFile => RDP_FILE,
             Kind::Connection | Kind::Upgrade | Kind::Release | Kind::Unknown => Duty::Nothing,
         },
         Fault::ExpiredTokens => Duty::SignInAgain(Last(10, "", "")),
@@ -162,6 +169,7 @@ fn refusal(on: &Requests, status: u16, message: &str) -> Duty {
         // The service has forgotten it already, which is what was wanted.
         (Kind::Release, 404) => Duty::Nothing,
         (Kind::Release, _) => Duty::Release,
+        (Kind::RdpFile, _) => RDP_FILE,
         (Kind::Unknown, _) => Duty::Nothing,
     }
 }
@@ -208,7 +216,7 @@ pub(super) fn stage(fault: &Fault) -> Stage {
         | Kind::Graph
         | Kind::Discovery => Stage::Start,
         Kind::Release => Stage::Release,
-        Kind::Mint | Kind::Connection | Kind::Upgrade | Kind::Unknown => Stage::Connection,
+        Kind::Mint | Kind::Connection | Kind::Upgrade | Kind::RdpFile | Kind::Unknown => Stage::Connection,
     }
 }
 
