@@ -8,6 +8,7 @@
 #![cfg(unix)]
 
 mod browser;
+mod desktop;
 mod lab;
 mod postgres;
 mod program;
@@ -19,6 +20,7 @@ mod tinyproxy;
 mod tunnel;
 
 pub use browser::Browser;
+pub use desktop::{Desktop, Picture, Screen};
 pub use lab::{GROUP, Lab, SUBSCRIPTION, binary};
 pub use postgres::Postgres;
 pub use program::{Outcome, Program, Running};

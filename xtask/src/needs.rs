@@ -52,6 +52,15 @@ pub(crate) const TESTS: &[Need] = &[
     need("valgrind", "valgrind"),
     // Finds the library for C, as programs that use it do.
     need("pkg-config", "pkg-config"),
+    // A desktop and its RDP server, an RDP client, and a screen to see the one on the other.
+    need("/usr/sbin/xrdp", "xrdp"),
+    need("Xvnc", "tigervnc-standalone-server"),
+    need("xterm", "xterm"),
+    need("xlogo", "x11-apps"),
+    need("xfreerdp", "freerdp2-x11"),
+    need("Xvfb", "xvfb"),
+    need("import", "imagemagick"),
+    need("openssl", "openssl"),
     need("python3 -m ensurepip --version", "python3-venv"),
     need("psql", "postgresql-client"),
     need("/usr/lib/postgresql", "postgresql"),

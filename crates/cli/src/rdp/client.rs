@@ -163,10 +163,12 @@ impl Client {
         }
     }
 
-    /// How we end when it has ended so: a session that was there and is over is none of its failures.
+    /// How we end when it has ended so. FreeRDP's numbers mean other things than ours, which are those of signals, too:
+    /// there is a session that is over, or one that failed, as ssh says it.
     pub(super) fn exit(&self, exit: Exit) -> Exit {
         match (self.kind, exit) {
             (Kind::FreeRdp, Exit::Child(status)) if FREERDP_OVER.contains(&status) => Exit::Done,
+            (Kind::FreeRdp, Exit::Child(_)) => Exit::Child(255),
             _ => exit,
         }
     }
@@ -175,9 +177,9 @@ impl Client {
 /// It prints a page; a session is waited for.
 const BUILD_CONFIG_WITHIN: Duration = Duration::from_secs(10);
 
-/// FreeRDP's status (`XF_EXIT_CODE` of its sources) when the session was disconnected, logged off from, or left by its
-/// user.
-const FREERDP_OVER: [u8; 3] = [1, 2, 11];
+/// FreeRDP's status (`XF_EXIT_CODE` of its sources) when there was a session, and it was disconnected, logged off from,
+/// idle for too long, taken over from elsewhere, or left by its user.
+const FREERDP_OVER: [u8; 6] = [0, 1, 2, 3, 5, 11];
 
 fn speaks_of_certificates(word: &OsStr) -> bool {
     word.to_str().is_some_and(|word| word.get(1..).is_some_and(|option| option.starts_with("cert")))
@@ -215,7 +217,8 @@ mod tests {
     #[test]
     fn a_session_that_is_over_is_no_failure() {
         let exit = |kind, status| Client { kind, path: "x".into() }.exit(Exit::Child(status)).code();
-        assert_eq!([0, 1, 2, 11, 131, 132].map(|status| exit(Kind::FreeRdp, status)), [0, 0, 0, 0, 131, 132]);
+        assert_eq!([0, 1, 2, 3, 5, 11].map(|status| exit(Kind::FreeRdp, status)), [0; 6]);
+        assert_eq!([4, 7, 10, 128, 131, 143].map(|status| exit(Kind::FreeRdp, status)), [255; 6]);
         assert_eq!(exit(Kind::Mstsc, 1), 1);
     }
 }

@@ -263,7 +263,11 @@ impl Session<'_> {
         let showing = async {
             let exit = program::wait(&mut child, signals).await?;
             if client.life() == Life::Session || exit != Exit::Child(0) {
-                return Ok(client.exit(exit));
+                let ours = client.exit(exit);
+                if ours != exit && ours != Exit::Done {
+                    self.reporter.warn(&format!("{} ended with status {}", client.name(), exit.code()));
+                }
+                return Ok(ours);
             }
             self.reporter
                 .say(&format!("{} has taken over; Ctrl + C when the session is over", client.name()));
