@@ -204,11 +204,13 @@ SIGHUP has the file read anew: what is the same in it keeps its connections.";
 
 const RDP_EXAMPLES: &str = "\
 Examples:
-  bastide rdp win-01 -n BASTION -g GROUP --username me
-  bastide rdp win-01 -n BASTION -g GROUP -- /size:1920x1080 +clipboard
-  bastide rdp win-01 -n BASTION -g GROUP --save win-01.rdp
-The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina; mstsc on Windows. It asks for the
-password itself.";
+  bastide rdp win-01 --username me
+  bastide rdp win-01 -- /size:1920x1080 +clipboard
+  bastide rdp win-01 --save win-01.rdp
+  bastide rdp win-01 --auth-type AAD --save win-01.rdp
+The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina, or mstsc
+on Windows; it asks for the password. FreeRDP keeps the VM's first certificate, and takes no other
+one for it. The status is 0 after a session, and 255 when FreeRDP says that it failed.";
 
 const EXEC_EXAMPLES: &str = "\
 Examples:
