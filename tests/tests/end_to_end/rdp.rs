@@ -186,7 +186,7 @@ fn without_a_client_the_user_is_told_how_to_connect() {
         rdp(&lab, "{vm} --disable-gateway false"),
         2,
         "there is no RDP client in PATH",
-        "apt-get install freerdp2-x11",
+        "apt-get install freerdp3-x11",
     );
     assert_eq!(lab.transcript().count(Kind::RdpFile), 0);
 }

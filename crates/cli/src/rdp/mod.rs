@@ -101,8 +101,8 @@ impl<'a> Reader<'a> {
             }
             Err(absent) => Err(Failure::usage(
                 absent.reason(),
-                "install one (Debian: apt-get install freerdp2-x11), or write a file for one elsewhere with --save \
-                 FILE.rdp",
+                "install one (Debian: apt-get install freerdp3-x11, and freerdp2-x11 before version 13), or write a file for \
+                 one elsewhere with --save FILE.rdp",
             )),
         }
     }
