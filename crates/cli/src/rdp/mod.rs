@@ -5,7 +5,7 @@ mod client;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::Stdio;
 
@@ -393,7 +393,7 @@ impl Editor {
 }
 
 /// The folder is looked for now, and not when a tunnel is open.
-fn check_place(file: &PathBuf) -> Result<&Path, Failure> {
+fn check_place(file: &Path) -> Result<&Path, Failure> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match folder.is_dir() && !file.is_dir() {
         true => Ok(file),
