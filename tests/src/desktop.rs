@@ -47,7 +47,7 @@ impl Desktop {
             .words("-e sh -c")
             .arg(
                 r"printf '\n  a desktop of a VM, seen by RDP\n';
-                xlogo -geometry 160x160+120+200 & xcalc -geometry 260x320+420+130; read -r _",
+                xlogo -geometry 160x160+120+200 & xcalc -geometry 260x320+420+130 2>/dev/null; read -r _",
             )
             .start();
         std::fs::write(folder.path().join("xrdp.ini"), settings(folder.path(), port, vnc_port)).unwrap();

@@ -187,7 +187,8 @@ pub(crate) fn report_stopped(leaked: u64, reporter: &Reporter) {
     warn_of_leaks(leaked, reporter);
 }
 
-fn warn_of_leaks(leaked: u64, reporter: &Reporter) {
+/// Says how many tokens are still out, if any are.
+pub(crate) fn warn_of_leaks(leaked: u64, reporter: &Reporter) {
     if leaked > 0 {
         reporter.warn(&format!(
             "{leaked} tokens could not be given back; the next bastide tries again, and the service ends them by itself"

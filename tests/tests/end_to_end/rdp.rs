@@ -103,6 +103,22 @@ fn a_client_has_a_tunnel_for_as_long_as_it_runs() {
 }
 
 #[test]
+fn a_name_is_enough() {
+    let lab = Lab::new();
+    install(&lab, &[("xfreerdp", TALKS)]);
+    let rdp = |flags: &str| {
+        let program = lab.bastide(&format!("rdp web-01 -n bastion -g demo --resource-port 7 {flags}"));
+        program.env("PATH", lab.home().join("bin")).env("DISPLAY", ":9")
+    };
+    rdp("").run().expect_code(0);
+    assert_eq!(read(&lab, "answer"), "hello\n");
+    // Where an earlier run has found the VM, a mint proves the place; it is given back.
+    rdp("--disable-gateway false").run().expect_code(0);
+    assert!(read(&lab, "seen.rdp").contains("gatewayaccesstoken:s:"));
+    assert_eq!((lab.transcript().mints(), lab.transcript().releases()), (2, 2));
+}
+
+#[test]
 fn a_session_that_is_over_is_no_failure() {
     let lab = Lab::new();
     install(&lab, &[("xfreerdp", TALKS)]);
@@ -170,7 +186,7 @@ fn without_a_client_the_user_is_told_how_to_connect() {
         rdp(&lab, "{vm} --disable-gateway false"),
         2,
         "there is no RDP client in PATH",
-        "apt-get install freerdp2-x11",
+        "apt-get install freerdp3-x11",
     );
     assert_eq!(lab.transcript().count(Kind::RdpFile), 0);
 }

@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Open a local port that leads to a port of a VM
     #[command(after_help = TUNNEL_EXAMPLES)]
     Tunnel(Tunnel),
+    /// See a VM's desktop with your own RDP client
+    #[command(after_help = RDP_EXAMPLES)]
+    Rdp(Rdp),
     /// The Bastion hosts and VMs that you can reach
     #[command(after_help = LIST_EXAMPLES)]
     List(List),
@@ -209,6 +212,16 @@ Then:
   bastide up
   bastide up --check
 SIGHUP has the file read anew: what is the same in it keeps its connections.";
+
+const RDP_EXAMPLES: &str = "\
+Examples:
+  bastide rdp win-01 --username me
+  bastide rdp win-01 -- /size:1920x1080 +clipboard
+  bastide rdp win-01 --save win-01.rdp
+  bastide rdp win-01 --auth-type AAD --save win-01.rdp
+The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina, or mstsc
+on Windows; it asks for the password. FreeRDP keeps the VM's first certificate, and takes no other
+one for it. The status is 0 after a session, and 255 when FreeRDP says that it failed.";
 
 const EXEC_EXAMPLES: &str = "\
 Examples:

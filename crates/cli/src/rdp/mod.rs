@@ -5,7 +5,7 @@ mod client;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::Stdio;
 
@@ -20,7 +20,7 @@ use crate::report::Reporter;
 use crate::setup::{FirstWord, Found};
 use crate::signals::Signals;
 use crate::tunnel::{Order, Ready};
-use crate::{program, setup, sys};
+use crate::{program, setup, sys, tunnel};
 
 use client::{Absent, Client, Life, Road};
 
@@ -101,8 +101,8 @@ impl<'a> Reader<'a> {
             }
             Err(absent) => Err(Failure::usage(
                 absent.reason(),
-                "install one (Debian: apt-get install freerdp2-x11), or write a file for one elsewhere with --save \
-                 FILE.rdp",
+                "install one (Debian: apt-get install freerdp3-x11, and freerdp2-x11 before version 13), or write a file for \
+                 one elsewhere with --save FILE.rdp",
             )),
         }
     }
@@ -133,28 +133,23 @@ impl Session<'_> {
             return Err(no_entra(client));
         }
         let (place, behaviour) = (&self.rdp.place, &self.rdp.behaviour);
-        let opening = async {
-            let found = setup::find(global, place, behaviour, self.reporter).await?;
-            let plan = found.host.plan(&found.target, self.rdp.desktop.resource_port)?;
-            Ok::<_, Failure>((found, plan))
-        };
         let stop = signals.stop();
-        let (mut found, plan) = tokio::select! {
-            opened = opening => opened?,
+        let mut found = tokio::select! {
+            found = setup::find(global, place, behaviour, self.reporter) => found?,
             () = stop.cancelled() => return Ok(by_signal(&signals)),
         };
-        let opened = match wish.gateway(&plan) {
-            Some(sign_in) => tokio::select! {
-                file = self.fetch(&found, sign_in) => Some((Way::Gateway, file?)),
-                () = stop.cancelled() => None,
-            },
-            None => self.open_tunnel(&mut found, &plan, &stop).await?.map(|ready| {
+        let plan = |found: &Found| found.host.plan(&found.target, self.rdp.desktop.resource_port);
+        let opened = match wish.gateway(&plan(&found)?) {
+            Some(sign_in) => self.fetch(&mut found, sign_in, &stop).await?.map(|file| (Way::Gateway, file)),
+            None => self.open_tunnel(&mut found, &stop).await?.map(|ready| {
                 let way = Way::Tunnel(ready);
                 let file = RdpFile::of_tunnel(way.port().unwrap_or_default());
                 (way, file)
             }),
         };
         let Some((way, file)) = opened else { return Ok(by_signal(&signals)) };
+        // Only now it is certain which VM it is.
+        let plan = plan(&found)?;
         let file = match &self.rdp.desktop.username {
             Some(user) => file.with_user(user),
             None => file,
@@ -183,13 +178,30 @@ impl Session<'_> {
         }
     }
 
-    /// The file of the Bastion host's RDP gateway.
-    async fn fetch(&self, found: &Found, sign_in: RdpSignIn) -> Result<RdpFile, Failure> {
-        let plan = setup::plan(found, self.rdp.desktop.resource_port, self.reporter)?;
-        let options = setup::relay_options(&self.rdp.behaviour, FirstWord::Either);
-        let relay = found.client.relay(&found.host, plan, options, self.reporter.observer())?;
-        let words = "Waiting for the Bastion host …";
-        Ok(self.reporter.while_waiting(words, relay.rdp_file(sign_in)).await?)
+    /// The file of the Bastion host's RDP gateway; none when `stop` came first.
+    async fn fetch(
+        &self,
+        found: &mut Found,
+        sign_in: RdpSignIn,
+        stop: &CancellationToken,
+    ) -> Result<Option<RdpFile>, Failure> {
+        // Before anything is minted.
+        found.host.plan(&found.target, self.rdp.desktop.resource_port)?.rdp_file_path(sign_in)?;
+        let mut relays = Vec::new();
+        let fetching = async {
+            let options = setup::relay_options(&self.rdp.behaviour, FirstWord::Either);
+            let port = self.rdp.desktop.resource_port;
+            let (_, relay) = setup::relay(found, port, options, self.reporter).await?;
+            relays.push(relay.clone());
+            Ok(self.reporter.while_waiting(setup::WAITING, relay.rdp_file(sign_in)).await?)
+        };
+        let fetched = tokio::select! {
+            fetched = fetching => Some(fetched),
+            () = stop.cancelled() => None,
+        };
+        // A place that an earlier run has found was proved by a mint.
+        tunnel::warn_of_leaks(setup::give_back(&relays).await, self.reporter);
+        fetched.transpose()
     }
 
     /// A tunnel at the local port that was asked for, or at one that stays the same for the VM, since RDP clients keep
@@ -197,12 +209,14 @@ impl Session<'_> {
     async fn open_tunnel(
         &self,
         found: &mut Found,
-        plan: &Plan,
         stop: &CancellationToken,
     ) -> Result<Option<Ready>, Failure> {
         let ports = match self.rdp.desktop.port {
             Some(port) => vec![port],
-            None => own_ports(plan.host_key_alias()),
+            None => {
+                let plan = found.host.plan(&found.target, self.rdp.desktop.resource_port)?;
+                own_ports(plan.host_key_alias())
+            }
         };
         let say = if matches!(self.reader, Reader::Client(..)) { Reporter::detail } else { Reporter::say };
         let mut taken = None;
@@ -379,7 +393,7 @@ impl Editor {
 }
 
 /// The folder is looked for now, and not when a tunnel is open.
-fn check_place(file: &PathBuf) -> Result<&Path, Failure> {
+fn check_place(file: &Path) -> Result<&Path, Failure> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match folder.is_dir() && !file.is_dir() {
         true => Ok(file),
