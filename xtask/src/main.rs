@@ -109,7 +109,7 @@ Usage: cargo xtask TASK
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
   headers         writes bastide_plugin.h from crates/plugin-abi, bastide.h and its page from crates/ffi
-  picture         docs/session.svg: a terminal session, run for real
+  picture         docs/session.svg: a terminal session, run for real with what `cargo build` has made
   public-api      writes crates/client/public-api.txt, which `test` compares
   plugin-new NAME a sign-in plugin to begin with, in a new folder NAME. --language c|rust
   dist            packages for a release, into dist/, on Linux: archive, .deb, wheel, bill of materials,

@@ -47,14 +47,10 @@ ports = { 22 = "ssh" }
 /// Who signs in to the machines, and how: in the user's own files, so that the lines above are all that is typed.
 const CONFIGURATION: &str = "[defaults]\nusername = \"azureuser\"\n";
 
-/// Runs the session and writes the picture.
+/// Runs the session with the programs that the last `cargo build` of the whole workspace has made, and writes the picture.
 pub(crate) fn run() -> Result<()> {
     needs::require(needs::DEMO)?;
     let root = cargo::root()?;
-    cargo::run(cargo::command(
-        &root,
-        &["build", "--locked", "--package", "bastide-cli", "--package", "bastide-emulator", "--bins"],
-    ))?;
     let home = Home::new()?;
     let scenario = home.path().join("scenario.toml");
     std::fs::write(&scenario, SCENARIO)?;

@@ -72,9 +72,6 @@ pub(crate) enum Command {
     /// Open all tunnels of a file, connected on first use
     #[command(after_help = UP_EXAMPLES)]
     Up(Up),
-    /// See a VM's desktop with your own RDP client
-    #[command(after_help = RDP_EXAMPLES)]
-    Rdp(Rdp),
     /// Run a program with a tunnel that works for as long as it runs
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(Exec),
@@ -183,14 +180,6 @@ Examples:
   bastide tunnel db-01 --resource-port 5432 --port 5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID -L 8022:22 -L ./db.sock:5432
   bastide tunnel -n BASTION -g GROUP --target-resource-id ID --resource-port 22 --port 0 -o json";
-
-const RDP_EXAMPLES: &str = "\
-Examples:
-  bastide rdp win-01 -n BASTION -g GROUP --username me
-  bastide rdp win-01 -n BASTION -g GROUP -- /size:1920x1080 +clipboard
-  bastide rdp win-01 -n BASTION -g GROUP --save win-01.rdp
-The client is the first of xfreerdp3, xfreerdp, sdl-freerdp3, sdl-freerdp and remmina; mstsc on Windows. It asks for the
-password itself.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
