@@ -27,6 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::steps::Steps;
+use crate::sys::Interrupts;
 use crate::{cargo, needs};
 
 use build::Speed;
@@ -38,12 +39,15 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let order = Order::read(words)?;
     let root = cargo::root()?;
     needs::provide(&root, needs::DIST)?;
+    // Ctrl-C ends what runs, and then this, by way of what it has to remove.
+    let interrupts = Interrupts::watch()?;
     let mut steps = Steps::default();
     let result = match order {
         Order::Make(make) => make.run(root, &mut steps),
         Order::Verify(speed) => verify::run(&root, speed, &mut steps),
     };
     eprint!("\n{}", steps.summary());
+    interrupts.check()?;
     result
 }
 

@@ -93,7 +93,8 @@ fn read_folder(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<()> 
         let path = entry.path();
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            if !NOT_OURS.contains(&&*entry.file_name().to_string_lossy()) {
+            let is_package = path == root.join(PACKAGES);
+            if !is_package && !NOT_OURS.contains(&&*entry.file_name().to_string_lossy()) {
                 read_folder(root, &path, files)?;
             }
         } else if kind.is_file() {
@@ -107,7 +108,10 @@ fn read_folder(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<()> 
 }
 
 /// Folders that hold what git and cargo made, and what a fuzz target reads byte for byte.
-const NOT_OURS: &[&str] = &[".git", "target", "dist", "seeds"];
+const NOT_OURS: &[&str] = &[".git", "target", "seeds"];
+
+/// What `cargo xtask dist` makes, below the root.
+const PACKAGES: &str = "dist";
 
 #[cfg(test)]
 mod tests {

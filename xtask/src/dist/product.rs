@@ -71,6 +71,11 @@ impl Product {
             layout.text(format!("usr/share/man/man1/{name}.gz"), compressed(page)?);
         }
         layout.text("usr/share/zsh/vendor-completions/_bastide", self.completion("zsh")?);
+        // Who wants it says so: `systemctl --user enable bastide-up`.
+        layout.file(
+            "usr/lib/systemd/user/bastide-up.service",
+            &release.root.join("docs/systemd/bastide-up.service"),
+        );
         let documents = "usr/share/doc/bastide";
         let changes = std::fs::read(release.root.join("CHANGELOG.md"))?;
         layout.text(format!("{documents}/changelog.gz"), compressed(&changes)?);
@@ -100,7 +105,8 @@ impl Product {
         let documents = format!("{top}share/doc/bastide");
         layout.file(format!("{documents}/README.md"), &from("README.md"));
         layout.file(format!("{documents}/emulator.md"), &from("crates/emulator/README.md"));
-        layout.folder(&documents, &from("docs"), |name| name.ends_with(".md"))?;
+        // Not the pictures of the benchmarks.
+        layout.folder(&documents, &from("docs"), |name| !name.ends_with(".svg"))?;
         layout.folder(&format!("{documents}/examples"), &from("crates/ffi/examples"), |_| true)?;
         layout.text(format!("{documents}/THIRD-PARTY.txt"), self.documents.notices.clone());
         layout.file(format!("{documents}/rust-standard-library.html"), &self.documents.standard_library);

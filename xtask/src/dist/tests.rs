@@ -150,7 +150,12 @@ fn installs_and_goes(package: &Path, above: &Path) -> Result<()> {
     dpkg(&["--install", &package.to_string_lossy()])?;
     let modules = root.join("usr/lib/python3/dist-packages/bastide");
     std::fs::create_dir(modules.join("__pycache__"))?;
-    for path in ["usr/bin/bastide", "usr/include/bastide.h", "usr/share/man/man1/bastide.1.gz"] {
+    for path in [
+        "usr/bin/bastide",
+        "usr/include/bastide.h",
+        "usr/lib/systemd/user/bastide-up.service",
+        "usr/share/man/man1/bastide.1.gz",
+    ] {
         assert!(root.join(path).is_file(), "{path} is not installed");
     }
     dpkg(&["--purge", "bastide"])?;
