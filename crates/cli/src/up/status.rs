@@ -159,9 +159,9 @@ pub(super) fn draw(tunnels: &BTreeMap<String, Arc<Status>>, now: Instant, size: 
 
 /// Bytes in units of 1,024, three digits at the most.
 fn size_of(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = 0;
-    let mut tenths = bytes.saturating_mul(10);
+    let mut tenths = u128::from(bytes) * 10;
     while tenths >= 10_000 && unit + 1 < UNITS.len() {
         tenths /= 1024;
         unit += 1;
@@ -252,7 +252,7 @@ mod tests {
             (1536, "1.5 KiB"),
             (20 * 1024, "20 KiB"),
             (1 << 30, "1.0 GiB"),
-            (u64::MAX, "1600 PiB"),
+            (u64::MAX, "15 EiB"),
         ] {
             assert_eq!(size_of(bytes), shown, "{bytes}");
         }
