@@ -24,8 +24,7 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
     let opening = async {
         let mut found = setup::find(global, &arguments.place, behaviour, reporter).await?;
         let options = setup::relay_options(behaviour, FirstWord::on(arguments.resource_port));
-        let (_, relay) = setup::relay(&mut found, arguments.resource_port, options, reporter).await?;
-        Ok::<_, Failure>(relay)
+        setup::relay(&mut found, arguments.resource_port, options, reporter).await
     };
     let relay = tokio::select! {
         relay = opening => relay?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bastide::{
     Bastion, Client, CloudChoice, Environment, Fault, Host, Keepalive, NetworkOptions, Plan, Prompt,
-    ProxyRules, Relay, RelayOptions, ResourceId, RetryPolicy, Settings, Source, StopCause, Store, Target,
+    ProxyRules, Relay, RelayOptions, ResourceId, RetryPolicy, Settings, StopCause, Store, Target,
     TcpKeepalive, TunnelOptions, Wanted, Words,
 };
 
@@ -160,24 +160,29 @@ fn network(
 pub(crate) struct Found {
     /// Azure, as who signs in sees it.
     pub(crate) client: Client,
-    /// The Bastion host.
-    pub(crate) host: Host,
-    /// The VM.
-    pub(crate) target: Target,
-    words: Words,
-    source: Source,
+    found: bastide::Found,
 }
 
 impl Found {
+    /// The Bastion host.
+    pub(crate) fn host(&self) -> &Host {
+        &self.found.host
+    }
+
+    /// The VM.
+    pub(crate) fn target(&self) -> &Target {
+        &self.found.target
+    }
+
     /// The place by its ids, for another process, which then has nothing to look for.
     pub(crate) fn place(&self) -> Place {
-        let (id, address) = match &self.target {
+        let (id, address) = match self.target() {
             Target::Resource(id) => (Some(id.to_string()), None),
             Target::Address(address) => (None, Some(address.to_string())),
         };
         Place {
             target: None,
-            name: Some(self.host.description().id.to_string()),
+            name: Some(self.host().description().id.to_string()),
             resource_group: None,
             target_resource_id: id,
             target_ip_address: address,
@@ -198,54 +203,40 @@ pub(crate) async fn find(
     let words = words(global, place)?;
     let looking = async {
         let client = client(global, place, behaviour, reporter).await?;
-        let bastide::Found { host, target, source } = client.find(&words).await?;
-        Ok(Found { client, host, target, words, source })
+        let found = client.find(&words).await?;
+        Ok(Found { client, found })
     };
     reporter.while_waiting("Signing in and looking for the Bastion host …", looking).await
 }
 
-/// A relay to a port of what was found; what the user should know of it is said. An earlier run may have found what leads
-/// nowhere by now, which the first token shows: then it is looked for again, once.
+/// A relay to a port of what was found, or, where an earlier run's answer leads nowhere, of what is found now; what the
+/// user should know of it is said.
 pub(crate) async fn relay(
     found: &mut Found,
     resource_port: u16,
     options: RelayOptions,
     reporter: &Reporter,
-) -> Result<(Plan, Relay), Failure> {
-    let open = |found: &Found| {
-        let plan = plan(found, resource_port, reporter)?;
-        let relay = found.client.relay(&found.host, plan.clone(), options.clone(), reporter.observer())?;
-        Ok((plan, relay))
-    };
-    let (plan, relay) = open(found)?;
-    if std::mem::replace(&mut found.source, Source::Fresh) == Source::Fresh {
-        return Ok((plan, relay));
-    }
-    let Err(error) = reporter.while_waiting(WAITING, relay.prepare(PROOF_KEPT)).await else {
-        return Ok((plan, relay));
-    };
-    tracing::debug!(%error, "what an earlier run has found does not work");
-    let anew = found.client.find_anew(&found.words).await?;
-    if anew.host.description().id == found.host.description().id && anew.target == found.target {
-        return Err(error.into());
-    }
-    (found.host, found.target) = (anew.host, anew.target);
-    open(found)
+) -> Result<Relay, Failure> {
+    let reaching = found.client.reach(&mut found.found, resource_port, options, reporter.observer());
+    let relay = reporter.while_waiting(WAITING, reaching).await?;
+    advise(relay.plan(), reporter);
+    Ok(relay)
 }
 
 /// Said while the first token is being minted.
 pub(crate) const WAITING: &str = "Waiting for the Bastion host …";
 
-/// A lease minted to prove that a connection works waits so long for it (cli.md, "Output").
-pub(crate) const PROOF_KEPT: Duration = Duration::from_secs(30);
-
 /// How `found` opens a port of the VM; what the user should know of it is said.
 pub(crate) fn plan(found: &Found, resource_port: u16, reporter: &Reporter) -> Result<Plan, Failure> {
-    let plan = found.host.plan(&found.target, resource_port)?;
+    let plan = found.host().plan(found.target(), resource_port)?;
+    advise(&plan, reporter);
+    Ok(plan)
+}
+
+fn advise(plan: &Plan, reporter: &Reporter) {
     if let Some(advice) = plan.advice() {
         reporter.warn(advice);
     }
-    Ok(plan)
 }
 
 /// What the flags, and the names of the configuration, say of a VM and its Bastion host.

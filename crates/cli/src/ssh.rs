@@ -91,8 +91,8 @@ impl Job<'_> {
         let opening = async {
             let mut found = setup::find(global, self.place, self.behaviour, reporter).await?;
             let options = setup::relay_options(self.behaviour, FirstWord::Vm);
-            let (plan, relay) =
-                setup::relay(&mut found, self.sign_in.resource_port, options, reporter).await?;
+            let relay = setup::relay(&mut found, self.sign_in.resource_port, options, reporter).await?;
+            let plan = relay.plan().clone();
             let sign_in = SignIn::prepare(self.sign_in, password, answers, (&found, &plan), reporter).await?;
             Ok::<_, Failure>((plan, relay, sign_in, found.place()))
         };

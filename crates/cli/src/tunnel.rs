@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bastide::{
-    Endpoint, Forward, PeerPolicy, Relay, RelayOptions, StopCause, Stopped, Tunnel, TunnelOptions,
+    Endpoint, Forward, PROOF_KEPT, PeerPolicy, Relay, RelayOptions, StopCause, Stopped, Tunnel, TunnelOptions,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -123,7 +123,7 @@ impl Order<'_> {
             let prefetch = usize::from(self.prefetch);
             let options = setup::relay_options(self.behaviour, FirstWord::on(*port));
             let options = RelayOptions { prefetch, ..options };
-            let (_, relay) = setup::relay(found, *port, options, reporter).await?;
+            let relay = setup::relay(found, *port, options, reporter).await?;
             relays.push(relay.clone());
             let forward = Forward::open(endpoint, relay.clone()).await?;
             reporter.event("listening", json!({"address": forward.endpoint().to_string()}));
@@ -134,7 +134,7 @@ impl Order<'_> {
             forwards.push((forward, relay));
         }
         for (forward, relay) in &forwards {
-            reporter.while_waiting(setup::WAITING, relay.prepare(setup::PROOF_KEPT)).await?;
+            reporter.while_waiting(setup::WAITING, relay.prepare(PROOF_KEPT)).await?;
             reporter.event("ready", json!({"address": forward.endpoint().to_string()}));
             let place = words(forward.endpoint()).replacen(": ", " ", 1);
             (self.say)(reporter, &format!("Tunnel is ready, connect on {place}"));

@@ -14,9 +14,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let machine = std::env::args().nth(1).ok_or("which VM?")?;
 
     let client = Client::new(Settings::from_environment(Environment::of_process())?).await?;
-    let found = client.find(&Words::parse(&machine, None, None)?).await?;
+    let mut found = client.find(&Words::parse(&machine, None, None)?).await?;
 
-    let connector = client.connector(&found, 22)?;
+    let connector = client.connector(&mut found, 22).await?;
     let mut stream = BufReader::new(connector.connect().await?);
     let mut banner = String::new();
     stream.read_line(&mut banner).await?;

@@ -6,8 +6,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bastide::{
-    Client, Endpoint, Environment, Event, Forward, Found, RelayOptions, Settings, Tunnel, TunnelOptions,
-    Words, event_fields, json_line,
+    Client, Endpoint, Environment, Event, Forward, RelayOptions, Settings, Tunnel, TunnelOptions, Words,
+    event_fields, json_line,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +17,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [machine, port] = words.as_slice() else { return Err("which VM, and which of its ports?".into()) };
 
     let client = Client::new(Settings::from_environment(Environment::of_process())?).await?;
-    let Found { host, target, .. } = client.find(&Words::parse(machine, None, None)?).await?;
+    let mut found = client.find(&Words::parse(machine, None, None)?).await?;
 
     let stop = CancellationToken::new();
-    let (plan, over) = (host.plan(&target, port.parse()?)?, stop.clone());
+    let over = stop.clone();
     let observer = move |event: Event| {
         if let Some((name, fields)) = event_fields(&event) {
             println!("{}", json_line(name, fields));
@@ -29,7 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             over.cancel();
         }
     };
-    let relay = client.relay(&host, plan, RelayOptions::default(), Arc::new(observer))?;
+    let options = RelayOptions::default();
+    let relay = client.reach(&mut found, port.parse()?, options, Arc::new(observer)).await?;
     let forward = Forward::open(&Endpoint::loopback(0), relay).await?;
     println!("{}", forward.endpoint());
     let stopped = Tunnel::new(vec![forward], TunnelOptions::default()).run(stop).await;

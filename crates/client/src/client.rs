@@ -23,7 +23,7 @@ use crate::places::{Kept, Places};
 use crate::power::Power;
 use crate::{Connector, Error, FirstWord, NetworkOptions, RelayOptions, TunnelOptions};
 
-pub use find::{Found, Source, Words};
+pub use find::{Found, PROOF_KEPT, Source, Words};
 
 /// Everything that a client can be told. The environment is a value, so that nothing here reads the process's own.
 #[derive(Debug, Clone, Default)]
@@ -311,16 +311,17 @@ impl Client {
     }
 
     /// Opens connections to one port of what was found, in the way that suits most: what differs is for
-    /// [`Client::relay`] and [`Connector::new`]. Must be called within a tokio runtime.
+    /// [`Client::reach`] and [`Connector::new`]. Must be called within a tokio runtime.
+    ///
+    /// Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the host's settings forbid it, and those of [`Client::relay`].
-    pub fn connector(&self, found: &Found, port: u16) -> Result<Connector, Error> {
+    /// As [`Client::reach`].
+    pub async fn connector(&self, found: &mut Found, port: u16) -> Result<Connector, Error> {
         let options = RelayOptions::default();
         let first_byte = FirstWord::on(port).within(options.connect_timeout);
         let options = RelayOptions { first_byte, ..options };
-        let plan = found.host.plan(&found.target, port)?;
-        let relay = self.relay(&found.host, plan, options, Arc::new(|_| {}))?;
+        let relay = self.reach(found, port, options, Arc::new(|_| {})).await?;
         Ok(Connector::new(relay, TunnelOptions::default()))
     }
 

@@ -5,8 +5,8 @@
 //! [`Client::find`] for the VM and the Bastion host that [`Words`] mean, which are [`Found`], and then
 //!
 //! * for a stream: [`Client::connector`], and as many a [`Connection`] of that [`Connector`] as are wanted;
-//! * for a local port: [`Host::plan`], [`Client::relay`], and a [`Tunnel`] of [`Forward`]s, each with an [`Endpoint`],
-//!   within [`TunnelOptions`].
+//! * for a local port: [`Client::reach`], and a [`Tunnel`] of [`Forward`]s, each with an [`Endpoint`], within
+//!   [`TunnelOptions`].
 //!
 //! What fails is an [`Error`] with a hint, and [`Client::doctor`] says which link of all that is broken. `examples/` has a
 //! program for each of the two, and one for a sign-in of its own.
@@ -56,7 +56,9 @@ pub use bastide_relay::{
     Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Moved, Observer,
     Options as RelayOptions, Relay,
 };
-pub use client::{Bastion, Caller, Client, CloudChoice, Found, Host, OwnProvider, Settings, Source, Words};
+pub use client::{
+    Bastion, Caller, Client, CloudChoice, Found, Host, OwnProvider, PROOF_KEPT, Settings, Source, Words,
+};
 pub use connector::{Connection, Connector, Ongoing};
 pub use endpoint::{Endpoint, ForwardSpec, Inherited, LocalSpec};
 pub use error::Error;

@@ -357,7 +357,7 @@ async fn accept_loop(acceptor: Acceptor) {
         let meter = Arc::clone(&meter);
         let stop = stop.clone();
         connections.spawn(async move {
-            let (_seat, _counted) = (seat, meter.connection());
+            let (_seat, counted) = (seat, meter.connection());
             activity.touch();
             let relay = tokio::select! {
                 relay = lead.relay() => relay,
@@ -374,6 +374,8 @@ async fn accept_loop(acceptor: Acceptor) {
                 meter.add(moved);
             };
             let account = relay.carry(id, peer, local, &active, &relay.stop_token()).await;
+            // Who hears of its end finds it counted.
+            drop(counted);
             relay.report(id, account);
         });
     }

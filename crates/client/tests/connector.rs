@@ -35,8 +35,8 @@ impl Azure {
         Self { emulator, client, found, _state: state }
     }
 
-    fn connector(&self, port: u16) -> Connector {
-        self.client.connector(&self.found, port).unwrap()
+    async fn connector(&self, port: u16) -> Connector {
+        self.client.connector(&mut self.found.clone(), port).await.unwrap()
     }
 
     /// Ends it, and judges what was done.
@@ -55,7 +55,7 @@ fn counts(meter: &Meter) -> (u64, u64, u64, u64) {
 #[tokio::test]
 async fn a_stream_carries_both_ways_and_is_counted() {
     let azure = Azure::start().await;
-    let connector = azure.connector(7);
+    let connector = azure.connector(7).await;
     for round in 1..=2_u64 {
         let mut stream = connector.connect().await.unwrap();
         let ongoing = stream.ongoing().clone();
@@ -82,7 +82,7 @@ async fn a_stream_carries_both_ways_and_is_counted() {
 #[tokio::test]
 async fn a_dropped_stream_gives_its_session_back() {
     let azure = Azure::start().await;
-    let connector = azure.connector(7);
+    let connector = azure.connector(7).await;
     let stream = connector.connect().await.unwrap();
     let ongoing = stream.ongoing().clone();
     drop(stream);
@@ -96,7 +96,7 @@ async fn a_dropped_stream_gives_its_session_back() {
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_explained() {
     let azure = Azure::start().await;
-    let connector = azure.connector(81);
+    let connector = azure.connector(81).await;
     let error = match connector.connect().await {
         Err(error) => error,
         Ok(mut stream) => {
@@ -114,7 +114,7 @@ async fn a_port_where_nobody_listens_is_explained() {
 #[tokio::test]
 async fn one_connection_is_stopped_and_the_others_go_on() {
     let azure = Azure::start().await;
-    let connector = azure.connector(7);
+    let connector = azure.connector(7).await;
     let (first, mut second) = (connector.connect().await.unwrap(), connector.connect().await.unwrap());
     first.ongoing().stop();
     assert_eq!(first.ongoing().ended().await.unwrap(), End::Stopped);

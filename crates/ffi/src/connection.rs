@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bastide::{Connector, End, Found, Meter, Ongoing};
+use bastide::{Connector, End, Meter, Ongoing};
 
 use crate::client::{Client, Desk};
 use crate::error::Failure;
@@ -59,9 +59,9 @@ impl Connection {
         let opened = client.desk.wait(async move {
             let azure = desk.azure()?;
             let find = async || -> Result<Destination, Failure> {
-                let Found { host, target, .. } = azure.find(&words).await?;
+                let mut found = azure.find(&words).await?;
                 let options = place::relay_options(&flags, keepalive.as_deref(), port);
-                let relay = azure.relay(&host, host.plan(&target, port)?, options, desk.observer())?;
+                let relay = azure.reach(&mut found, port, options, desk.observer()).await?;
                 let connector = Connector::new(relay, place::tunnel_options(&flags)).counted_in(&desk.meter);
                 Ok(Destination { connector: Arc::new(connector), desk: Arc::clone(&desk) })
             };

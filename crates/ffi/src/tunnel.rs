@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bastide::{Endpoint, Forward, Found, Meter, Relay, Stopped, TunnelOptions};
+use bastide::{Endpoint, Forward, Meter, PROOF_KEPT, Relay, Stopped, TunnelOptions};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,6 @@ pub(crate) struct Tunnel {
 impl Thing for Tunnel {
     const KIND: &'static str = "tunnel";
 }
-
-/// A lease minted to prove that the tunnel works waits so long for the first connection, as that of `bastide tunnel`.
-const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// A tunnel that is not there yet: when nothing comes of it, what was minted for it is given back.
 struct Opening {
@@ -57,9 +54,9 @@ impl Tunnel {
         let desk = Arc::clone(&client.desk);
         client.desk.wait(async move {
             let azure = desk.azure()?;
-            let Found { host, target, .. } = azure.find(&words).await?;
+            let mut found = azure.find(&words).await?;
             let options = place::relay_options(&flags, keepalive.as_deref(), port);
-            let relay = azure.relay(&host, host.plan(&target, port)?, options, desk.observer())?;
+            let relay = azure.reach(&mut found, port, options, desk.observer()).await?;
             let limits = place::tunnel_options(&flags);
             let mut opening =
                 Opening { relay: Some(relay.clone()), grace: limits.grace, desk: Arc::clone(&desk) };

@@ -206,6 +206,11 @@ impl Relay {
         shared.insist(|| shared.gate.rdp_file(&path)).await
     }
 
+    /// By what its connections are opened.
+    pub fn plan(&self) -> &Plan {
+        &self.shared.gate.plan
+    }
+
     /// Says that this relay serves a listener: from now on, behind each connection a TLS connection is opened for
     /// the upgrade of the next one, and closed if there is none within 90 s.
     pub fn expect_more(&self) {

@@ -138,7 +138,7 @@ impl Session<'_> {
             found = setup::find(global, place, behaviour, self.reporter) => found?,
             () = stop.cancelled() => return Ok(by_signal(&signals)),
         };
-        let plan = |found: &Found| found.host.plan(&found.target, self.rdp.desktop.resource_port);
+        let plan = |found: &Found| found.host().plan(found.target(), self.rdp.desktop.resource_port);
         let opened = match wish.gateway(&plan(&found)?) {
             Some(sign_in) => self.fetch(&mut found, sign_in, &stop).await?.map(|file| (Way::Gateway, file)),
             None => self.open_tunnel(&mut found, &stop).await?.map(|ready| {
@@ -186,12 +186,12 @@ impl Session<'_> {
         stop: &CancellationToken,
     ) -> Result<Option<RdpFile>, Failure> {
         // Before anything is minted.
-        found.host.plan(&found.target, self.rdp.desktop.resource_port)?.rdp_file_path(sign_in)?;
+        found.host().plan(found.target(), self.rdp.desktop.resource_port)?.rdp_file_path(sign_in)?;
         let mut relays = Vec::new();
         let fetching = async {
             let options = setup::relay_options(&self.rdp.behaviour, FirstWord::Either);
             let port = self.rdp.desktop.resource_port;
-            let (_, relay) = setup::relay(found, port, options, self.reporter).await?;
+            let relay = setup::relay(found, port, options, self.reporter).await?;
             relays.push(relay.clone());
             Ok(self.reporter.while_waiting(setup::WAITING, relay.rdp_file(sign_in)).await?)
         };
@@ -214,7 +214,7 @@ impl Session<'_> {
         let ports = match self.rdp.desktop.port {
             Some(port) => vec![port],
             None => {
-                let plan = found.host.plan(&found.target, self.rdp.desktop.resource_port)?;
+                let plan = found.host().plan(found.target(), self.rdp.desktop.resource_port)?;
                 own_ports(plan.host_key_alias())
             }
         };

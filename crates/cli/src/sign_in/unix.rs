@@ -57,7 +57,7 @@ impl SignIn {
         }
         match &sign_in.auth_type {
             Some(AuthType::Aad) => {
-                let identity = found.client.entra_identity(Some(&found.host)).await?;
+                let identity = found.client.entra_identity(Some(found.host())).await?;
                 let certificate = identity.certificate().await?;
                 warn_of(&certificate, sign_in, reporter);
                 let user = certificate.user().to_owned();
@@ -69,7 +69,7 @@ impl SignIn {
             Some(AuthType::Plugin(name)) => {
                 let request = SignInRequest {
                     vm: plan.target_name().to_owned(),
-                    resource_id: match &found.target {
+                    resource_id: match found.target() {
                         Target::Resource(id) => Some(id.to_string()),
                         Target::Address(_) => None,
                     },

@@ -63,7 +63,7 @@ pub(super) async fn make(
     let mut aid = Aid::default();
     let mut renewal = None;
     if wanted.sign_in.auth_type == Some(AuthType::Aad) {
-        let tenant = found.host.tenant().or(global.tenant.as_deref());
+        let tenant = found.host().tenant().or(global.tenant.as_deref());
         let flags = setup::sign_in_arguments(global, tenant);
         let folder = ssh_folder.join("bastide").join(who(&flags));
         let certificate = certificate(&found, &folder, certificates).await?;
@@ -155,13 +155,13 @@ async fn certificate(
     certificates: Certificates,
 ) -> Result<Certificate, Failure> {
     if certificates == Certificates::Shown {
-        return Ok(found.client.entra_identity(Some(&found.host)).await?.certificate().await?);
+        return Ok(found.client.entra_identity(Some(found.host())).await?.certificate().await?);
     }
     let folder = Folder::new(folder);
     let _alone = folder.lock().await?;
     match folder.read().filter(|kept| kept.is_fresh()) {
         Some(kept) => Ok(kept.certificate),
-        None => folder.renew(&found.client, Some(&found.host), Renewal::KeyInUse).await,
+        None => folder.renew(&found.client, Some(found.host()), Renewal::KeyInUse).await,
     }
 }
 

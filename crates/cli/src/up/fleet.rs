@@ -302,7 +302,7 @@ impl Way {
                 setup::find(&self.global, &arguments.place, &arguments.behaviour, &reporter).await?;
             let options = setup::relay_options(&arguments.behaviour, FirstWord::on(port));
             let options = RelayOptions { prefetch: usize::from(arguments.prefetch), ..options };
-            Ok::<_, Failure>(setup::relay(&mut found, port, options, &reporter).await?.1)
+            setup::relay(&mut found, port, options, &reporter).await
         };
         match finding.await {
             Ok(relay) => {

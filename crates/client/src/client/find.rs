@@ -1,12 +1,17 @@
 //! From words to a Bastion host and a VM: by their ids as they are, else by Resource Graph, whose answers are kept for
-//! the next run (`places`). It leaves out what is opened there.
+//! the next run (`places`); and to a relay, which shows what such an answer is worth. It leaves out what the relay
+//! carries.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bastide_arm::{Located, Search, SubscriptionSources, Topology, Wanted};
 use bastide_core::{Fault, Plan, Target, TokenRequest};
+use bastide_relay::{Observer, Relay};
 
 use super::{Bastion, Client, Host};
-use crate::Error;
 use crate::places::{Kept, Place};
+use crate::{Error, RelayOptions};
 
 /// What a user says of a VM and of the Bastion host that leads there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +33,12 @@ pub struct Found {
     pub target: Target,
     /// Who knew.
     pub source: Source,
+    /// What was looked for.
+    words: Words,
 }
+
+/// A lease minted to prove that a connection works waits so long for it (cli.md, "Output").
+pub const PROOF_KEPT: Duration = Duration::from_secs(30);
 
 /// Who knew where a VM is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +78,7 @@ impl Client {
         if let (Wanted::Target(target), Some(name)) = (&words.target, &words.bastion) {
             let bastion = Bastion { name: name.clone(), group: words.group.clone() };
             let host = self.bastion_host(&bastion, target).await?;
-            return Ok(Found { host, target: target.clone(), source: Source::Fresh });
+            return Ok(Found { host, target: target.clone(), source: Source::Fresh, words: words.clone() });
         }
         let kept = self.kept(words).await?;
         if let Some((kept, place)) = kept.as_ref().and_then(|kept| Some((kept, kept.place()?))) {
@@ -98,17 +108,41 @@ impl Client {
         Ok(found)
     }
 
-    /// Finds what words mean, whatever an earlier run has found.
+    /// A relay to a port of what was found. What an earlier run has found may lead nowhere by now, which the first token
+    /// shows: one is minted, and waits for the first connection; where that fails it is looked for anew, once, and
+    /// `found` becomes what is there now. Must be called within a tokio runtime.
     ///
     /// Cancel safe.
     ///
     /// # Errors
-    /// As [`Client::find`].
-    pub async fn find_anew(&self, words: &Words) -> Result<Found, Error> {
-        if let Some(kept) = self.kept(words).await? {
+    /// [`Error::Refused`] when the host's settings forbid it; those of [`Client::find`] and of [`Client::relay`]; of
+    /// what an earlier run has found, [`Error::Connection`] when it is still the same and does not work.
+    pub async fn reach(
+        &self,
+        found: &mut Found,
+        port: u16,
+        options: RelayOptions,
+        observer: Observer,
+    ) -> Result<Relay, Error> {
+        let open = |found: &Found| {
+            let plan = found.host.plan(&found.target, port)?;
+            self.relay(&found.host, plan, options.clone(), Arc::clone(&observer))
+        };
+        let relay = open(found)?;
+        if std::mem::replace(&mut found.source, Source::Fresh) == Source::Fresh {
+            return Ok(relay);
+        }
+        let Err(error) = relay.prepare(PROOF_KEPT).await else { return Ok(relay) };
+        tracing::debug!(%error, "what an earlier run has found does not work");
+        if let Some(kept) = self.kept(&found.words).await? {
             kept.forget();
         }
-        self.find(words).await
+        let anew = self.find(&found.words).await?;
+        if anew.host.description().id == found.host.description().id && anew.target == found.target {
+            return Err(error.into());
+        }
+        *found = anew;
+        open(found)
     }
 
     /// Everything that the caller may reach; the names are kept for whoever completes them.
@@ -163,7 +197,7 @@ impl Client {
         let (description, ()) = tokio::try_join!(self.arm.bastion_host(&place.bastion), machine)?;
         let token = self.arm.token_request(description.id.subscription());
         let host = Host { description, token, kept: None };
-        Ok(Found { host, target: place.target.clone(), source: Source::Fresh })
+        Ok(Found { host, target: place.target.clone(), source: Source::Fresh, words: words.clone() })
     }
 
     /// Where the answer for these words is kept.

@@ -27,6 +27,14 @@ def echo(stream: socket.socket) -> bytes:
         return back
 
 
+def until_closed(client: bastide.Client, connections: int) -> None:
+    """Waits for so many ends more."""
+    while connections:
+        event = client.next_event(60)
+        assert event is not None, "not every connection ends"
+        connections -= event["event"] == "closed"
+
+
 def sockets_and_tunnels() -> None:
     assert bastide.version() == bastide.__version__
     with bastide.Client(**PLACE) as client:
@@ -35,8 +43,7 @@ def sockets_and_tunnels() -> None:
         with client.tunnel(VM, 7) as tunnel:
             assert tunnel.port > 0 and tunnel.address == f"127.0.0.1:{tunnel.port}"
             assert echo(socket.create_connection(("127.0.0.1", tunnel.port))) == b"hello"
-            while tunnel.statistics.open:
-                time.sleep(0.01)
+            until_closed(client, 3)
             assert tunnel.statistics == (1, 0, 5, 5), tunnel.statistics
         assert tunnel.close() == 0
         path = os.path.join(os.environ["HOME"], "echo.sock")
@@ -45,8 +52,7 @@ def sockets_and_tunnels() -> None:
             stream = socket.socket(socket.AF_UNIX)
             stream.connect(path)
             assert echo(stream) == b"hello"
-        while client.statistics.open:
-            time.sleep(0.01)
+        until_closed(client, 1)
         assert client.statistics == (4, 0, 20, 20), client.statistics
     assert client.close() == 0
 
