@@ -3,6 +3,7 @@
 //! order of things; what is measured is in `rows`, how it is told in `report`.
 
 mod delay;
+mod descriptor;
 mod load;
 mod plot;
 mod report;
@@ -88,6 +89,10 @@ fn prepare(root: &Path, wanted: &[&Row]) -> Result<std::path::PathBuf> {
             &[&["build", "--release", "--locked", "--package"][..], package].concat(),
         ))?;
     }
+    if wants("descriptor") {
+        needs::provide(root, C)?;
+        cargo::run(cargo::command(root, descriptor::BUILD))?;
+    }
     if wants("strangers") {
         needs::provide(root, STRANGERS)?;
         let tools = target.join("tools");
@@ -103,6 +108,7 @@ fn prepare(root: &Path, wanted: &[&Row]) -> Result<std::path::PathBuf> {
     Ok(target.join("release"))
 }
 
+const C: &[Need] = &[needs::need("cc", "gcc")];
 const STRANGERS: &[Need] =
     &[needs::need("stunnel4", "stunnel4"), needs::need("haproxy", "haproxy"), needs::need("socat", "socat")];
 /// The last one that is not an alpha.

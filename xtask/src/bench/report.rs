@@ -156,6 +156,8 @@ const FOOT: &str = "\
   of the transfer; a GB is 10⁹ bytes.
 * **Round trips**: a line in user space delays each direction, the kernel's TCP handshake included; time from
   `connect` to the first byte from the VM, divided by twice the delay.
+* **From C** (`xtask/src/bench/descriptor.c`): one program for both, whose threads write or read 256 KiB at once; over
+  `bastide_connect`'s descriptors, and over sockets to a `bastide tunnel`.
 * **Strangers**: `websocat` speaks WebSocket over TLS as `bastide` does; `stunnel4`, `haproxy` and `socat` only TLS.
 * \"cached token\" is a sign-in as service principal on loopback, whose tokens outlive no process.
 ";

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::delay::Delay;
+use super::descriptor;
 use super::load::{self, Direction, Streamed};
 use super::plot::{Group, number};
 use super::report::{Figure, Reach, Report};
@@ -24,9 +25,9 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Effort {
     /// Rounds, from which the median is taken.
-    rounds: usize,
+    pub(super) rounds: usize,
     /// How long the counted part of a stream is.
-    window: Duration,
+    pub(super) window: Duration,
     /// Round trips of one byte in a round.
     pings: usize,
     /// Starts of a program.
@@ -48,6 +49,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "down", about: "streams from the VM, frames of 4, 16 and 64 KiB", measure: down },
     Row { name: "strangers", about: "the same against what else there is", measure: strangers },
     Row { name: "far", about: "the same behind the emulator, to see what that costs", measure: far },
+    Row { name: "descriptor", about: "streams of a program in C", measure: descriptor::measure },
     Row { name: "latency", about: "round trips of one byte", measure: latency },
     Row { name: "fairness", about: "round trips of one byte beside a download", measure: fairness },
     Row { name: "setup", about: "from connect to the first byte, in round trips", measure: setup },
@@ -56,8 +58,8 @@ pub(super) const ROWS: &[Row] = &[
     Row { name: "size", about: "the binary", measure: size },
 ];
 
-const SWALLOW: u16 = 9;
-const PRODUCE_16: u16 = 19_016;
+pub(super) const SWALLOW: u16 = 9;
+pub(super) const PRODUCE_16: u16 = 19_016;
 const ECHO: u16 = 7;
 const HELLO: u16 = 22;
 const BOTH: u16 = 21;
@@ -506,7 +508,7 @@ fn ratio(
     }
 }
 
-fn counted(connections: usize) -> String {
+pub(super) fn counted(connections: usize) -> String {
     if connections == 1 { "1 connection".into() } else { format!("{connections} connections") }
 }
 
@@ -516,7 +518,7 @@ fn group(name: &str, measured: &[Measured], value: fn(&Streamed) -> f64) -> Grou
 }
 
 /// First quartile, median and third quartile; zeros of nothing.
-fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+pub(super) fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3]
         .map(|quarter| values.get((values.len().saturating_sub(1) * quarter + 2) / 4).copied().unwrap_or(0.0))

@@ -150,11 +150,15 @@ impl Stage {
         Ok((Client { port, program }, environment))
     }
 
-    /// A program of ours, in this home.
-    pub(super) fn command(&self, name: &str) -> Command {
+    /// A program of ours by its name, or another one by its path, in this home.
+    pub(super) fn command(&self, name: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.release.join(name));
         self.home.apply(&mut command);
         command
+    }
+
+    pub(super) fn home(&self) -> &Path {
+        self.home.path()
     }
 
     pub(super) fn release(&self) -> &Path {
@@ -263,6 +267,17 @@ pub(super) struct Environment(Vec<(String, String)>);
 impl Environment {
     pub(super) fn apply(&self, command: &mut Command) {
         command.envs(self.0.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// The options of the library for a service of the far end.
+    pub(super) fn options(&self, service: u16) -> [String; 5] {
+        [
+            "name=bastion".to_owned(),
+            "resource-group=demo".to_owned(),
+            "credential=client-secret".to_owned(),
+            format!("target-resource-id={}", self.machine()),
+            format!("resource-port={service}"),
+        ]
     }
 
     fn machine(&self) -> String {
