@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use bastide_emulator::faults::Order;
 use bastide_emulator::{Emulator, Error, Options, Scenario, Transcript, scenario, violations};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 
 /// A small Azure on this machine: Entra ID, ARM and Azure Bastion with virtual machines behind it.
 ///
@@ -50,6 +50,10 @@ struct Arguments {
     /// Print the documented default scenario and exit
     #[arg(long)]
     print_scenario: bool,
+
+    /// Print the manual page, as `man -l -` reads it, and exit
+    #[arg(long)]
+    print_manual: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,6 +100,10 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.print_scenario {
         std::io::stdout().write_all(scenario::EXAMPLE.as_bytes())?;
+        return Ok(());
+    }
+    if arguments.print_manual {
+        clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
         return Ok(());
     }
     if !arguments.bind.is_loopback() && !arguments.allow_remote {

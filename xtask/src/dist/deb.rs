@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use super::Release;
 use super::build::Speed;
@@ -12,7 +14,7 @@ use super::layout::Layout;
 use super::product::{Product, SONAME};
 use crate::cargo;
 
-/// Writes `bastide_VERSION_ARCHITECTURE.deb`.
+/// Writes `bastide_VERSION-REVISION_ARCHITECTURE.deb`.
 pub(super) fn write(release: &Release, product: &Product, out: &Path) -> Result<PathBuf> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let tree = folder.path().join("bastide");
@@ -35,7 +37,7 @@ pub(super) fn write(release: &Release, product: &Product, out: &Path) -> Result<
     about.script("DEBIAN/prerm", PRERM);
     about.write(&tree, release.epoch)?;
 
-    let packed = out.join(format!("bastide_{}_{}.deb", release.version, release.target.debian));
+    let packed = out.join(format!("bastide_{}_{}.deb", version(release), release.target.debian));
     let compression = if release.speed == Speed::Quick { "-Znone" } else { "-Zxz" };
     let mut command = Command::new("dpkg-deb");
     // One thread: how the work was shared out would show.
@@ -43,6 +45,35 @@ pub(super) fn write(release: &Release, product: &Product, out: &Path) -> Result<
     command.env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     cargo::output(command)?;
     Ok(packed)
+}
+
+/// That of the sources, and of how they are packed.
+fn version(release: &Release) -> String {
+    format!("{}-1", release.version)
+}
+
+const MAINTAINER: &str = "The bastide authors <bastide@bastide.invalid>";
+
+/// Debian's own changelog (deb-changelog(5)).
+pub(super) fn changes(release: &Release) -> Result<String> {
+    let made = OffsetDateTime::from_unix_timestamp(i64::try_from(release.epoch)?)?.format(&Rfc2822)?;
+    Ok(format!(
+        "bastide ({}) unstable; urgency=medium\n\n  * bastide {}: what is new in it stands in changelog.gz.\n\n \
+         -- {MAINTAINER}  {made}\n",
+        version(release),
+        release.version
+    ))
+}
+
+/// What lintian finds wrong, and is meant.
+pub(super) fn on_purpose(release: &Release) -> String {
+    let (library, generation) = SONAME.split_once(".so.").unwrap_or((SONAME, ""));
+    format!(
+        "# One package for all: whoever downloads it has the command, the library and its header in one go.\n\
+         bastide: package-name-doesnt-match-sonames {library}{generation}\n\
+         bastide: link-to-shared-library-in-wrong-package usr/lib/{gnu}/{SONAME} [usr/lib/{gnu}/{library}.so]\n",
+        gnu = release.target.gnu
+    )
 }
 
 const KIBIBYTE: u64 = 1024;
@@ -70,7 +101,7 @@ fn control(release: &Release, size: u64, needed: &str) -> String {
         "Package: bastide\n\
          Version: {}\n\
          Architecture: {}\n\
-         Maintainer: The bastide authors <bastide@bastide.invalid>\n\
+         Maintainer: {MAINTAINER}\n\
          Installed-Size: {size}\n\
          Depends: {needed}\n\
          Recommends: ca-certificates, openssh-client\n\
@@ -78,7 +109,8 @@ fn control(release: &Release, size: u64, needed: &str) -> String {
          Section: net\n\
          Priority: optional\n\
          Description: native client for Azure Bastion\n{description}",
-        release.version, release.target.debian,
+        version(release),
+        release.target.debian,
     )
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
+use super::build::Built;
 use super::layout::Layout;
 use super::target::rustc;
 use super::{Release, closure, notices, sbom};
@@ -32,18 +33,20 @@ pub(super) struct Documents {
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell", "elvish"];
 
 impl Documents {
-    /// Asks `client`, which was built for this machine or is replaced by one that was.
-    pub(super) fn new(release: &Release, client: &Path) -> Result<Documents> {
-        let client = if release.target.is_host {
-            client.to_owned()
+    /// Asks the programs, which were built for this machine or are replaced by some that are.
+    pub(super) fn new(release: &Release, built: &Built) -> Result<Documents> {
+        let (client, emulator) = if release.target.is_host {
+            (built.client.clone(), built.emulator.clone())
         } else {
-            let arguments = ["build", "--locked", "--package", "bastide-cli", "--bins"];
+            let arguments =
+                ["build", "--locked", "--bins", "--package", "bastide-cli", "--package", "bastide-emulator"];
             cargo::run(cargo::command(&release.root, &arguments))?;
-            cargo::programs()?.join("bastide")
+            let ours = Built::within(&cargo::programs()?);
+            (ours.client, ours.emulator)
         };
         let crates = closure::shipped(&release.root, &release.target)?;
         Ok(Documents {
-            manual: manual(&client)?,
+            manual: manual(&client, &emulator)?,
             completions: SHELLS
                 .iter()
                 .map(|shell| Ok((*shell, ask(&client, &["completions", shell])?.into_bytes())))
@@ -64,14 +67,15 @@ fn ask(client: &Path, arguments: &[&str]) -> Result<String> {
     cargo::output(command)
 }
 
-fn manual(client: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+fn manual(client: &Path, emulator: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     ask(client, &["man", "--write", &folder.path().to_string_lossy()])?;
     let pages = std::fs::read_dir(folder.path())?.map(|entry| {
         let entry = entry?;
         Ok((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?))
     });
-    pages.collect()
+    let of_emulator = ask(emulator, &["--print-manual"])?.into_bytes();
+    pages.chain([Ok(("bastide-emulator.1".to_owned(), of_emulator))]).collect()
 }
 
 fn standard_library() -> Result<PathBuf> {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::Release;
 use super::build::{self, Built, Symbols};
+use super::deb;
 use super::documents::Documents;
 use super::layout::Layout;
 
@@ -24,7 +25,7 @@ pub(super) struct Product {
 impl Product {
     /// Makes what is missing of what was built.
     pub(super) fn new(release: &Release, built: Built) -> Result<Product> {
-        let documents = Documents::new(release, &built.client)?;
+        let documents = Documents::new(release, &built)?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let stripped = Built::within(folder.path());
         for (from, to, what) in [
@@ -79,6 +80,9 @@ impl Product {
         let documents = "usr/share/doc/bastide";
         let changes = std::fs::read(release.root.join("CHANGELOG.md"))?;
         layout.text(format!("{documents}/changelog.gz"), compressed(&changes)?);
+        let of_package = deb::changes(release)?;
+        layout.text(format!("{documents}/changelog.Debian.gz"), compressed(of_package.as_bytes())?);
+        layout.text("usr/share/lintian/overrides/bastide", deb::on_purpose(release));
         let license = std::fs::read_to_string(release.root.join("LICENSE-MIT"))?;
         layout.text(format!("{documents}/copyright"), copyright(&license));
         layout.below("usr/lib/python3/dist-packages", &python(release)?);
