@@ -1,6 +1,7 @@
 //! A small Azure and a user in front of it: an emulator in this process, a home folder, and commands that see nothing
 //! else. It leaves out what the tests do with them.
 
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -233,10 +234,34 @@ pub(crate) fn target() -> PathBuf {
     test.ancestors().nth(3).unwrap().to_owned()
 }
 
-/// A program of the workspace: Cargo puts it two folders above the test.
-pub fn binary(name: &str) -> PathBuf {
+/// A program or library of the workspace that is not shipped: Cargo puts it two folders above the test.
+pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());
     path
+}
+
+/// The packages that `cargo xtask test` has made or was given: the archive as it unpacks in `prefix`, the wheel in
+/// `python`.
+pub fn packages() -> Option<PathBuf> {
+    std::env::var_os("BASTIDE_TESTS_PACKAGES").map(PathBuf::from)
+}
+
+/// A plugin as it is shipped, or as it is built.
+pub fn plugin(name: &str) -> PathBuf {
+    let file = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");
+    match packages() {
+        Some(packages) => packages.join("prefix/lib/bastide").join(file),
+        None => built(&file),
+    }
+}
+
+/// A program as it is shipped; where there are no packages, because a developer runs one test by `cargo test`, as it is
+/// built.
+pub fn binary(name: &str) -> PathBuf {
+    match packages() {
+        Some(packages) => packages.join("prefix/bin").join(name),
+        None => built(name),
+    }
 }

@@ -21,7 +21,7 @@ mod tunnel;
 
 pub use browser::Browser;
 pub use desktop::{Desktop, Picture, Screen};
-pub use lab::{GROUP, Lab, SUBSCRIPTION, binary};
+pub use lab::{GROUP, Lab, SUBSCRIPTION, binary, built, packages, plugin};
 pub use postgres::Postgres;
 pub use program::{Outcome, Program, Running};
 pub use python::python;

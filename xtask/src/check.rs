@@ -13,11 +13,24 @@ use crate::steps::Steps;
 use crate::sys::Interrupts;
 use crate::{cargo, demo, needs, public_api, tidy};
 
-/// Everything, or, with a filter, only the tests that it lets through.
-pub(crate) fn test(filter: &[&str]) -> Result<()> {
+/// Everything.
+pub(crate) fn test() -> Result<()> {
     let root = cargo::root()?;
-    summed_up(|steps| if filter.is_empty() { everything(&root, steps) } else { tests(&root, steps, filter) })
+    summed_up(|steps| everything(&root, steps))
 }
+
+/// Only the tests that a filter lets through; with the packages of a folder, or with those of what is built.
+pub(crate) fn tests_alone(filter: &[&str], packages: Option<&Path>) -> Result<()> {
+    let root = cargo::root()?;
+    summed_up(|steps| {
+        steps.take("needs", || needs::provide(&root, needs::TESTS))?;
+        tests(&root, steps, filter, packages)
+    })
+}
+
+/// The tests that use packages.
+#[cfg(target_os = "linux")]
+pub(crate) const OF_PACKAGES: &[&str] = &["--test", "end_to_end", "--test", "ffi"];
 
 /// [`test()`], then what changes only when the dependencies do.
 pub(crate) fn ci() -> Result<()> {
@@ -52,27 +65,28 @@ fn everything(root: &Path, steps: &mut Steps) -> Result<()> {
         ))
     })?;
     steps.take("doc", || public_api::check(root))?;
-    tests(root, steps, &[])?;
+    tests(root, steps, &[], None)?;
     #[cfg(target_os = "linux")]
     steps.take("fuzz", || crate::fuzz::run(&[]))?;
     steps.take("demo", demo::with_programs_that_are_built)
 }
 
-fn tests(root: &Path, steps: &mut Steps, filter: &[&str]) -> Result<()> {
-    if !filter.is_empty() {
-        steps.take("needs", || needs::provide(root, needs::TESTS))?;
-    }
-    // All of it, so that the programs that the end-to-end tests start are there and new.
+fn tests(root: &Path, steps: &mut Steps, filter: &[&str], shipped: Option<&Path>) -> Result<()> {
+    // All of it: what the end-to-end tests use is packed from it.
     steps.take("build", || {
         cargo::run(cargo::command(root, &["build", "--locked", "--workspace", "--all-targets"]))
     })?;
     #[cfg(unix)]
     steps.take("python", || crate::python::provide(root))?;
+    #[cfg(target_os = "linux")]
+    let packages = steps.take("packages", || crate::packages::provide(root, shipped))?;
     steps.take("tests", || {
         let home = Home::new()?;
         let mut test = cargo::command(root, &["test", "--locked", "--offline"]);
         test.args(filter);
         home.apply(&mut test);
+        #[cfg(target_os = "linux")]
+        test.env("BASTIDE_TESTS_PACKAGES", &packages);
         cargo::run(test)?;
         home.remove()
     })

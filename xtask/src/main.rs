@@ -15,6 +15,8 @@ mod environment;
 mod fuzz;
 mod headers;
 mod needs;
+#[cfg(target_os = "linux")]
+mod packages;
 mod picture;
 mod plugin_new;
 mod public_api;
@@ -70,8 +72,14 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["demo"] => demo::run(),
-        ["test"] => check::test(&[]),
-        ["test", "--", filter @ ..] => check::test(filter),
+        ["test"] => check::test(),
+        ["test", "--", filter @ ..] => check::tests_alone(filter, None),
+        #[cfg(target_os = "linux")]
+        ["test", "--packages", folder] => check::tests_alone(check::OF_PACKAGES, Some(folder.as_ref())),
+        #[cfg(target_os = "linux")]
+        ["test", "--packages", folder, "--", filter @ ..] => {
+            check::tests_alone(filter, Some(folder.as_ref()))
+        }
         ["ci"] => check::ci(),
         ["tidy"] => tidy::run(),
         #[cfg(target_os = "linux")]
@@ -106,6 +114,9 @@ Usage: cargo xtask TASK
                   tests, fuzz, demo; first looks for the programs that the tests work with (as root it
                   installs them, otherwise it prints the command)
   test -- ARGS    only the tests, with ARGS handed to `cargo test` (a package, a name, --nocapture)
+  test --packages FOLDER [-- ARGS]
+                  only the tests of what users have, with the programs and libraries that `dist` has
+                  put into FOLDER, on Linux
   ci              `test`, then licences, bans and sources by cargo-deny
   tidy            the rules of the house that a machine can check
   headers         writes bastide_plugin.h from crates/plugin-abi, bastide.h and its page from crates/ffi
@@ -121,5 +132,6 @@ Usage: cargo xtask TASK
                   --minutes N, --connections N, --seed N (of an earlier run)
   bench [ROW…]    what a connection costs against plain TLS and against other programs, on Linux; all
                   rows write BENCHMARKS.md. Exit code 3: measured, and not all reached. --quick: a
-                  first look. Rows: up, down, strangers, far, latency, setup, memory, start, size
+                  first look. Rows: up, down, strangers, far, descriptor, latency,
+                  fairness, setup, memory, start, size
 ";

@@ -54,12 +54,7 @@ impl Site {
 
     /// A configuration with the plugin; `config` is what it is told.
     fn configure(&self, config: &str) -> PathBuf {
-        // Cargo puts it two folders above the test.
-        let test = std::env::current_exe().unwrap();
-        let name =
-            format!("{}bastide_keyvault{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        let path = test.parent().unwrap().parent().unwrap().join(name);
-        assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());
+        let path = bastide_tests::plugin("bastide_keyvault");
         let text = format!("[plugins.vault]\npath = \"{}\"\nconfig = {{ {config} }}\n", path.display());
         self.lab.file("config.toml", text)
     }

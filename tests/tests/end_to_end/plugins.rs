@@ -221,7 +221,7 @@ fn valgrind_finds_nothing() {
 #[test]
 fn a_panic_is_an_error() {
     let lab = Lab::new();
-    let library = bastide_tests::binary("libbastide_bad_panics.so");
+    let library = bastide_tests::built("libbastide_bad_panics.so");
     let copy = lab.home().join("panics.so");
     std::fs::copy(library, &copy).unwrap();
     mode(&copy, 0o755);

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use bastide_ffi::{KEYS, Scope};
 
-use crate::kit::{Kit, built, root};
+use crate::kit::{Kit, root, shipped};
 
 /// The functions that bastide.h declares.
 fn declared() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(root().join("crates/ffi/include/bastide.h")).unwrap();
+    let header = std::fs::read_to_string(shipped("prefix/include/bastide.h")).unwrap();
     let code: Vec<&str> = header.lines().filter(|line| !line.starts_with(['/', ' '])).collect();
     let names = code.iter().filter_map(|line| {
         let name = line.split_once('(')?.0.rsplit([' ', '*']).next()?;
@@ -25,7 +25,7 @@ fn the_symbols_are_those_of_the_header_with_a_version() {
         .lab
         .program("nm")
         .words("-D --defined-only --with-symbol-versions")
-        .arg(built("libbastide_ffi.so"));
+        .arg(shipped("prefix/lib/libbastide.so.0"));
     let listed = nm.run().expect_code(0).text();
     let symbols: BTreeSet<&str> = listed.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     let expected: BTreeSet<String> =
@@ -34,7 +34,13 @@ fn the_symbols_are_those_of_the_header_with_a_version() {
     let unexpected: Vec<_> = symbols.iter().filter(|name| !expected.contains(**name)).collect();
     assert!(unexpected.iter().all(|name| name.starts_with("libbastide.so.0")), "{unexpected:?}");
     assert!(expected.iter().all(|name| symbols.contains(name.as_str())), "{symbols:?}");
-    let readelf = kit.lab.program("readelf").words("-d").arg(built("libbastide_ffi.so")).run().expect_code(0);
+    let readelf = kit
+        .lab
+        .program("readelf")
+        .words("-d")
+        .arg(shipped("prefix/lib/libbastide.so.0"))
+        .run()
+        .expect_code(0);
     assert!(readelf.text().contains("Library soname: [libbastide.so.0]"), "{readelf}");
 }
 
@@ -67,7 +73,7 @@ fn options_are_the_flags_of_the_command_line() {
     let missing: Vec<&str> = flags.difference(&known).copied().filter(|flag| !flag.is_empty()).collect();
     let on_purpose = ["color", "config", "help", "output", "profile", "quiet", "verbose"];
     assert!(missing.iter().all(|flag| on_purpose.contains(flag)), "no option for {missing:?}");
-    let header = std::fs::read_to_string(root().join("crates/ffi/include/bastide.h")).unwrap();
+    let header = std::fs::read_to_string(shipped("prefix/include/bastide.h")).unwrap();
     assert!(KEYS.iter().all(|key| header.contains(&format!("`{}`", key.name))), "the header names them all");
     assert!(KEYS.iter().any(|key| key.scope == Scope::Client));
 }

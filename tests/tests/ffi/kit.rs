@@ -1,16 +1,13 @@
-//! An installation of the library in a folder of its own, and a compiler for programs that use it. It leaves out the
-//! programs.
+//! The library as its packages install it, and a compiler for programs that use it. It leaves out the programs.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use bastide_tests::{Lab, Outcome, Program};
-use tempfile::TempDir;
+use bastide_tests::{Lab, Outcome, Program, packages};
 
 /// A small Azure, the library, and a C compiler.
 pub(crate) struct Kit {
     pub(crate) lab: Lab,
-    prefix: TempDir,
 }
 
 impl Kit {
@@ -21,32 +18,12 @@ impl Kit {
 
     /// In front of this Azure.
     pub(crate) fn with(lab: Lab) -> Self {
-        let prefix = tempfile::Builder::new().prefix("prefix-").tempdir_in("/tmp").unwrap();
-        let at = |name: &str| prefix.path().join(name);
-        for folder in ["include", "lib/pkgconfig"] {
-            std::fs::create_dir_all(at(folder)).unwrap();
-        }
-        symlink(root().join("crates/ffi/include/bastide.h"), at("include/bastide.h")).unwrap();
-        symlink(built("libbastide_ffi.so"), at("lib/libbastide.so.0")).unwrap();
-        symlink("libbastide.so.0", at("lib/libbastide.so")).unwrap();
-        let template = std::fs::read_to_string(root().join("crates/ffi/bastide.pc.in")).unwrap();
-        let filled = template
-            .replace("@prefix@", prefix.path().to_str().unwrap())
-            .replace("@libdir@", "${prefix}/lib")
-            .replace("@version@", env!("CARGO_PKG_VERSION"));
-        std::fs::write(at("lib/pkgconfig/bastide.pc"), filled).unwrap();
-        Self { lab, prefix }
-    }
-
-    /// The folder of the libraries.
-    pub(crate) fn libraries(&self) -> PathBuf {
-        self.prefix.path().join("lib")
+        Self { lab }
     }
 
     /// What pkg-config says.
     fn flags(&self, arguments: &[&str]) -> Vec<String> {
-        let program =
-            self.lab.program("pkg-config").env("PKG_CONFIG_PATH", self.libraries().join("pkgconfig"));
+        let program = self.lab.program("pkg-config").env("PKG_CONFIG_PATH", shipped("prefix/lib/pkgconfig"));
         let outcome = program.args(arguments).arg("bastide").run().expect_code(0);
         outcome.text().split_whitespace().map(str::to_owned).collect()
     }
@@ -54,7 +31,7 @@ impl Kit {
     /// Compiles a program: an example, or one of `programs`.
     pub(crate) fn compile(&self, source: &str, flags: &[&str]) -> PathBuf {
         let linked = self.flags(&["--cflags", "--libs"]);
-        let loader = format!("-Wl,-rpath,{}", self.libraries().display());
+        let loader = format!("-Wl,-rpath,{}", shipped("prefix/lib").display());
         let mut flags: Vec<&str> = flags.to_vec();
         flags.push(&loader);
         self.compile_with(source, &flags, &linked)
@@ -62,13 +39,16 @@ impl Kit {
 
     /// The same with the library inside of it.
     pub(crate) fn compile_static(&self, source: &str) -> PathBuf {
-        symlink(built("libbastide_ffi.a"), self.libraries().join("libbastide.a")).unwrap();
-        std::fs::remove_file(self.libraries().join("libbastide.so")).unwrap();
-        self.compile_with(source, &[], &self.flags(&["--static", "--cflags", "--libs"]))
+        // Where there is no shared one, the linker takes the other.
+        let folder = self.lab.home().join("static");
+        std::fs::create_dir(&folder).unwrap();
+        symlink(shipped("prefix/lib/libbastide.a"), folder.join("libbastide.a")).unwrap();
+        let first = format!("-L{}", folder.display());
+        self.compile_with(source, &[&first], &self.flags(&["--static", "--cflags", "--libs"]))
     }
 
     fn compile_with(&self, source: &str, flags: &[&str], linked: &[String]) -> PathBuf {
-        let source = [root().join("crates/ffi/examples"), root().join("tests/tests/ffi/programs")]
+        let source = [shipped("prefix/share/doc/bastide/examples"), root().join("tests/tests/ffi/programs")]
             .into_iter()
             .map(|folder| folder.join(source))
             .find(|path| path.is_file())
@@ -131,9 +111,11 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A library of the workspace: as one that the tests depend on, it is beside them.
-pub(crate) fn built(name: &str) -> PathBuf {
-    let path = std::env::current_exe().unwrap().parent().unwrap().join(name);
-    assert!(path.is_file(), "{} is missing: `cargo xtask test` builds it first", path.display());
+/// A file of the packages.
+pub(crate) fn shipped(path: &str) -> PathBuf {
+    let packages = packages()
+        .unwrap_or_else(|| panic!("no packages: `cargo xtask test -- --test ffi` makes them first"));
+    let path = packages.join(path);
+    assert!(path.exists(), "{} is missing", path.display());
     path
 }

@@ -1,21 +1,20 @@
-//! The package for Python, over the same installation: on every Python that is there, with paramiko, asyncssh and psycopg.
-//! It leaves out the wheel.
+//! The package for Python, as pip installs its wheel: on every Python that is there, with paramiko, asyncssh and psycopg.
+//! It leaves out how the wheel is made.
 
 use std::path::{Path, PathBuf};
 
 use bastide_tests::{Lab, Postgres, Program};
 
-use crate::kit::{Kit, root};
+use crate::kit::{Kit, root, shipped};
 
 /// A script of `python`, with the package and the library.
 pub(crate) fn script(kit: &Kit, python: &Path, name: &str) -> Program {
     let program =
         kit.lab.program(python).arg("-W").arg("error").arg(root().join("tests/tests/ffi/python").join(name));
     program
-        .env("PYTHONPATH", root().join("crates/ffi/python"))
+        .env("PYTHONPATH", shipped("python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("BASTIDE_LIBRARY", kit.libraries().join("libbastide.so.0"))
-        .env("HEADER", root().join("crates/ffi/include/bastide.h"))
+        .env("HEADER", shipped("prefix/include/bastide.h"))
         .env("VM", kit.lab.vm("web-01"))
         .env("KEY", kit.lab.key())
         .env("TOKEN", kit.token())
@@ -72,5 +71,5 @@ fn psycopg_asks_a_database_through_a_tunnel() {
 fn the_types_are_sound() {
     let kit = Kit::new();
     let check = kit.lab.program(venv()).words("-m mypy --strict --no-incremental --cache-dir=/dev/null");
-    check.arg(root().join("crates/ffi/python/bastide")).run().expect_code(0);
+    check.arg(shipped("python/bastide")).run().expect_code(0);
 }

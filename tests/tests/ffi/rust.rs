@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use crate::kit::{Kit, built};
+use bastide_tests::built;
+
+use crate::kit::Kit;
 
 /// An example, where cargo puts it.
 fn example(name: &str) -> PathBuf {
-    built(&format!("../examples/{name}"))
+    built(&format!("examples/{name}"))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `cargo xtask dist --verify`: the packages of the last commit, made twice from clean clones in two folders, under two
-//! users' habits, to the same bytes; then installed on a fresh Debian, used from three languages, and removed. It takes
-//! about half an hour. It leaves out what is not committed.
+//! users' habits, to the same bytes; then installed on a fresh Debian, used from three languages, and removed; then given
+//! to the tests. It takes about an hour. It leaves out what is not committed.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
@@ -41,8 +41,17 @@ pub(super) fn run(root: &Path, speed: Speed, steps: &mut Steps) -> Result<()> {
         ensure!(left.is_empty(), "the machine is not as it was: {left:?}");
         Ok(())
     })?;
+    remove(&debian.root)?;
+    steps.take("tests of the packages", || {
+        let clone = place.join("one");
+        let mut test = cargo::command(&clone, &["xtask", "test", "--packages"]);
+        cargo::run({
+            test.arg(&one).env("CARGO_TARGET_DIR", clone.join("target"));
+            test
+        })
+    })?;
     eprintln!("\nthe packages are in {}", one.display());
-    remove(&debian.root)
+    Ok(())
 }
 
 /// What another user may have set: none of it must be seen.
