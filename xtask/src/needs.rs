@@ -52,6 +52,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("valgrind", "valgrind"),
     // Finds the library for C, as programs that use it do.
     need("pkg-config", "pkg-config"),
+    need("go", "golang-go"),
     // A desktop and its RDP server, an RDP client, and a screen to see the one on the other.
     need("/usr/sbin/xrdp", "xrdp"),
     need("Xvnc", "tigervnc-standalone-server"),

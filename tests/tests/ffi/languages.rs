@@ -1,6 +1,7 @@
-//! The programs of docs/languages.md, as they stand there, with the name of the emulator's VM for that of the reader. It leaves out those in Go and for Node, which are run by hand.
+//! The programs of docs/languages.md, as they stand there, with the name of the emulator's VM for that of the reader. It
+//! leaves out the one for Node, which is run by hand.
 
-use crate::kit::{Kit, root};
+use crate::kit::{Kit, root, shipped};
 use crate::python::script;
 
 /// The program in a language.
@@ -35,4 +36,17 @@ fn python() {
     let text = outcome.text();
     assert_eq!(text.matches("SSH-2.0-").count(), 2, "{outcome}");
     assert!(text.contains("connect to port "), "{outcome}");
+}
+
+#[test]
+fn go() {
+    let kit = Kit::new();
+    let file = kit.lab.file("main.go", program("go"));
+    let libraries = shipped("prefix/lib");
+    let go = kit.lab.program("go").args(["run"]).arg(file);
+    // Neither modules nor toolchains are fetched.
+    let go = go.env("GO111MODULE", "off").env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
+    let go = go.env("PKG_CONFIG_PATH", libraries.join("pkgconfig")).env("LD_LIBRARY_PATH", libraries);
+    let outcome = go.run().expect_code(0);
+    assert!(outcome.text().starts_with("SSH-2.0-"), "{outcome}");
 }
