@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::tunnel::{LEAST_GRACE, carry_one, next_number};
-use crate::{Error, Meter, TunnelOptions};
+use crate::{Error, Meter, StopCause, TunnelOptions};
 
 /// Opens connections to one port of one VM.
 pub struct Connector {
@@ -90,21 +90,24 @@ impl Connector {
                     state.send_replace(State::Open);
                 }
             };
-            let (account, _, _) = carry_one(&relay, id, &peer, local, &options, &moved, &stop).await;
+            let (account, cause, _) = carry_one(&relay, id, &peer, local, &options, &moved, &stop).await;
+            // Who hears of its end finds it counted.
             drop(counted);
             let outcome = account.outcome.clone();
             relay.report(id, account);
-            state.send_replace(State::Ended(outcome));
+            state.send_replace(State::Ended(outcome, cause));
         });
         let state = seen.wait_for(|state| !matches!(state, State::Opening)).await;
         let failure = match state.as_deref() {
-            Ok(State::Ended(Err(error))) => Some(error.clone()),
-            Ok(State::Ended(Ok(End::Stopped))) | Err(_) => Some(ConnectionError::Stopped),
-            Ok(_) => None,
+            Ok(State::Ended(Ok(End::Stopped), StopCause::Asked)) | Err(_) => {
+                Some(ConnectionError::Stopped.into())
+            }
+            Ok(State::Ended(outcome, cause)) => how_it_ended(outcome, *cause).err(),
+            Ok(State::Opening | State::Open) => None,
         };
         drop(unwanted.disarm());
         match failure {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
             None => Ok(ongoing),
         }
     }
@@ -140,7 +143,14 @@ const STREAM_BUFFER: usize = 208 * 1024;
 enum State {
     Opening,
     Open,
-    Ended(Result<End, ConnectionError>),
+    Ended(Result<End, ConnectionError>, StopCause),
+}
+
+fn how_it_ended(outcome: &Result<End, ConnectionError>, cause: StopCause) -> Result<End, Error> {
+    match cause {
+        StopCause::Asked => Ok(outcome.clone()?),
+        StopCause::Lifetime | StopCause::Idle => Err(Error::LimitReached { cause }),
+    }
 }
 
 /// A connection that is under way, seen from outside.
@@ -168,12 +178,12 @@ impl Ongoing {
     /// Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Connection`] when it could not be used: nobody listens at the VM's port, say.
+    /// [`Error::Connection`] when it could not be used: nobody listens at the VM's port, say; [`Error::LimitReached`].
     pub async fn ended(&self) -> Result<End, Error> {
         let mut state = self.state.clone();
-        let ended = state.wait_for(|state| matches!(state, State::Ended(_))).await;
+        let ended = state.wait_for(|state| matches!(state, State::Ended(..))).await;
         match ended.as_deref() {
-            Ok(State::Ended(outcome)) => Ok(outcome.clone()?),
+            Ok(State::Ended(outcome, cause)) => how_it_ended(outcome, *cause),
             // Its task has gone without a word, with the runtime or by a fault of ours.
             _ => Err(ConnectionError::Stopped.into()),
         }
@@ -182,7 +192,7 @@ impl Ongoing {
     /// How it has ended; none before it has.
     pub fn outcome(&self) -> Option<Result<End, Error>> {
         match &*self.state.borrow() {
-            State::Ended(outcome) => Some(outcome.clone().map_err(Error::from)),
+            State::Ended(outcome, cause) => Some(how_it_ended(outcome, *cause)),
             State::Opening | State::Open => None,
         }
     }

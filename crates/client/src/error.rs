@@ -4,7 +4,7 @@ use std::io;
 
 use bastide_core::{AuthError, Fault, Refusal};
 
-use crate::Endpoint;
+use crate::{Endpoint, StopCause};
 
 /// A tunnel can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A time limit of [`crate::TunnelOptions`] has ended a connection.
+    #[error("{}", match cause {
+        StopCause::Idle => "the connection was idle for too long (idle-timeout)",
+        StopCause::Lifetime | StopCause::Asked => "the connection's time is over (timeout)",
+    })]
+    LimitReached {
+        /// Which: not [`StopCause::Asked`].
+        cause: StopCause,
+    },
     /// A socket that was handed over can't be listened on.
     #[error("a socket that was handed over cannot be used")]
     Inherited(#[source] io::Error),
@@ -92,6 +101,7 @@ impl Error {
             Error::Endpoint { .. } => {
                 Some("check --bind and --port, or the socket's path and its folder".into())
             }
+            Error::LimitReached { .. } => Some("who set the limit may set a longer one, or none".into()),
             Error::Inherited(_) => {
                 Some("sockets for socket activation are streams: ListenStream= in the unit".into())
             }
@@ -110,6 +120,7 @@ impl Error {
             Error::Connection(error) => error.fault(),
             Error::NotEnded { state, .. } if state.eq_ignore_ascii_case("notfound") => Fault::NotFound,
             Error::NotEnded { .. } => Fault::Service,
+            Error::LimitReached { .. } => Fault::Timeout,
             Error::NoBastion
             | Error::EndpointTaken { .. }
             | Error::PortPrivileged { .. }

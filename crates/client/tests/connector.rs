@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastide::{
-    Client, Connector, End, Environment, Error, Found, Meter, RelayOptions, Settings, TunnelOptions, Words,
+    Client, Connector, End, Environment, Error, Found, Meter, RelayOptions, Settings, StopCause,
+    TunnelOptions, Words,
 };
 use bastide_emulator::{Emulator, Options, Scenario};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -137,9 +138,14 @@ async fn a_limit_ends_the_connection_that_reaches_it() {
     let idle = TunnelOptions { idle: Some(Duration::from_millis(1)), ..TunnelOptions::default() };
     let connector = Connector::new(relay, idle);
     // It may be over before it has been opened.
-    if let Ok(mut stream) = connector.connect().await {
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-        assert_eq!(stream.ongoing().ended().await.unwrap(), End::Stopped);
-    }
+    let error = match connector.connect().await {
+        Err(error) => error,
+        Ok(mut stream) => {
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            stream.ongoing().ended().await.expect_err("it was idle")
+        }
+    };
+    assert!(matches!(error, Error::LimitReached { cause: StopCause::Idle }), "{error}");
+    assert_eq!(error.fault().code(), 124);
     azure.judge(connector).await;
 }
