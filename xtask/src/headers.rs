@@ -206,8 +206,17 @@ const LIBRARY: Header = Header {
  *
  * Everything may be called on any thread. bastide_client_new, bastide_client_next_event, bastide_connect,
  * bastide_doctor and the functions named ..._open, ..._wait and ..._close may wait, and must not be called from a
- * callback. After a fork the
- * child gets BASTIDE_ERROR_FORKED for what its parent has made, and may make clients of its own.
+ * callback: a function of the program's or a finalizer, on whatever thread. bastide_client_free waits, too, except in a
+ * callback.
+ *
+ * Callbacks may run on any thread and several at once, and a slow one makes whoever needs its answer wait. They have to
+ * return: neither an exception nor longjmp nor pthread_exit may leave them. A context has to be good until its finalizer
+ * was called, once, when nobody has its function any more: that may be after the client was freed, when a function was
+ * still being called. Without a finalizer it has to be good as long as the process.
+ *
+ * After a fork the child gets BASTIDE_ERROR_FORKED for what its parent has made. It may make clients of its own if no
+ * other thread of its parent was in a function of the library at that time; else it may only exec (POSIX, fork). What
+ * it has inherited, such as descriptors, it keeps open until it closes it or execs.
  *
  * Nothing is printed, no signal handler is installed, and the process never ends because of the library.
  *

@@ -57,14 +57,17 @@ int main(int count, char **words) {
         putchar(byte);
     }
     close(descriptor);
+    bastide_error *error = NULL;
     if (byte != '\n') {
         /* The connection has ended early: why? */
         int ended = 0;
-        check(bastide_connection_wait(connection, 10000, &ended));
+        error = bastide_connection_wait(connection, 10000, &ended);
     }
 
+    /* Gives the session back, whatever has failed. */
     bastide_connection_free(connection);
     check(bastide_client_close(client, 10000, NULL));
     bastide_client_free(client);
+    check(error);
     return 0;
 }

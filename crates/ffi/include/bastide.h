@@ -10,8 +10,17 @@
  *
  * Everything may be called on any thread. bastide_client_new, bastide_client_next_event, bastide_connect,
  * bastide_doctor and the functions named ..._open, ..._wait and ..._close may wait, and must not be called from a
- * callback. After a fork the
- * child gets BASTIDE_ERROR_FORKED for what its parent has made, and may make clients of its own.
+ * callback: a function of the program's or a finalizer, on whatever thread. bastide_client_free waits, too, except in a
+ * callback.
+ *
+ * Callbacks may run on any thread and several at once, and a slow one makes whoever needs its answer wait. They have to
+ * return: neither an exception nor longjmp nor pthread_exit may leave them. A context has to be good until its finalizer
+ * was called, once, when nobody has its function any more: that may be after the client was freed, when a function was
+ * still being called. Without a finalizer it has to be good as long as the process.
+ *
+ * After a fork the child gets BASTIDE_ERROR_FORKED for what its parent has made. It may make clients of its own if no
+ * other thread of its parent was in a function of the library at that time; else it may only exec (POSIX, fork). What
+ * it has inherited, such as descriptors, it keeps open until it closes it or execs.
  *
  * Nothing is printed, no signal handler is installed, and the process never ends because of the library.
  *
@@ -167,7 +176,7 @@ struct bastide_error *bastide_options_new(struct bastide_options **options);
 // `port` and `resource-port`), `allow-other-users`, `prefetch`.
 //
 // A key in capitals is an environment variable, such as `AZURE_CLIENT_ID` or `HTTPS_PROXY`, that the client sees in
-// place of the process's own.
+// place of the process's own; `all_proxy`, `http_proxy`, `https_proxy` and `no_proxy` are variables, too.
 struct bastide_error *bastide_options_set(struct bastide_options *options,
                                           const char *key,
                                           const char *value);
@@ -231,21 +240,26 @@ struct bastide_error *bastide_client_statistics(const struct bastide_client *cli
                                                 struct bastide_statistics *statistics,
                                                 size_t size);
 
-// Ends everything that was opened with a client, gives its sessions back to the service, and ends its threads, within so
-// many milliseconds; then the client is good for the rest of its events and for `bastide_client_free`. `leaked`, which may
-// be NULL, gets how many sessions could not be given back: the service ends those by itself after some time.
+// Ends everything that was opened with a client, gives its sessions back to the service within so many milliseconds, and
+// ends its threads, which may take 3 seconds more; then the client is good for the rest of its events and for
+// `bastide_client_free`. `leaked`, which may be NULL, gets how many sessions could not be given back: the service ends
+// those by itself after some time. A function of the program's that is being called then goes on, and is finalized when
+// it has returned. While one thread closes a client, others are told BASTIDE_ERROR_CLOSED.
 struct bastide_error *bastide_client_close(struct bastide_client *client,
                                            uint64_t milliseconds,
                                            uint64_t *leaked);
 
-// Frees a client. One that is open is closed before, within 10 seconds; in a callback, which must not wait, it is cut off.
+// Frees a client. One that is open is closed before, which waits up to 10 seconds, and 3 more; in a callback, which must
+// not wait, it is cut off: its sessions stay with the service until that, or the next process of this user, ends them.
 // NULL, and one that was freed before, are left alone.
 void bastide_client_free(struct bastide_client *client);
 
 // Opens a connection to a port of a VM, and waits until the service has opened it. `descriptor` gets a connected socket
 // (a stream, closed on exec) that the caller owns: closing it, or exiting, ends the connection and gives its session
 // back. Whether anybody listens at the VM's port shows by the first byte alone: where nobody does, the socket ends, and
-// `bastide_connection_wait` says why.
+// `bastide_connection_wait` says why. Bastion knows no half-close: after a `shutdown` of the caller's direction the VM's
+// answer has 10 seconds, again and again as long as some of it comes. Writing to a socket that has ended raises SIGPIPE,
+// as everywhere, unless the program ignores that.
 //
 // `options` may be NULL, and `connection` too when nothing more is to be known. There are no such descriptors on
 // Windows: open a tunnel there.

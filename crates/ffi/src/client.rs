@@ -146,6 +146,18 @@ impl Client {
         known.retain(|known| !Arc::downgrade(&known.destination).ptr_eq(destination));
     }
 
+    /// Ends everything at once, where nothing may be waited for, and wakes whoever waits.
+    pub(crate) fn cut(&self) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            self.desk.stop.cancel();
+            runtime.shutdown_background();
+            let running = self.desk.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(running);
+            self.desk.queue.close();
+        }
+    }
+
     /// Ends everything within `grace` milliseconds; how many tokens were not given back.
     pub(crate) fn close(&self, grace: u64) -> Result<u64, Failure> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -181,15 +193,7 @@ pub(crate) const DEFAULT_GRACE: u64 = 10_000;
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Freed from a callback, where nothing may be waited for: what is open is cut.
-        let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(runtime) = runtime {
-            self.desk.stop.cancel();
-            runtime.shutdown_background();
-            let running = self.desk.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(running);
-            self.desk.queue.close();
-        }
+        self.cut();
     }
 }
 

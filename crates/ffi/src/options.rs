@@ -99,13 +99,19 @@ fn is_same<T>(of_client: &Option<Arc<T>>, more: &Option<Arc<T>>) -> bool {
     }
 }
 
+const PROXIES: [&str; 4] = ["all_proxy", "http_proxy", "https_proxy", "no_proxy"];
+
 fn scope(name: &str) -> Option<Scope> {
     Key::named(name).ok().map(|key| key.scope)
 }
 
+/// Options are spelt in small letters, variables in capitals, but for those of proxies, which may be either.
 fn is_variable(name: &str) -> bool {
-    name.starts_with(|letter: char| letter.is_ascii_uppercase())
-        && name.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
+    PROXIES.contains(&name)
+        || name.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && name
+                .chars()
+                .all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
 }
 
 #[cfg(test)]

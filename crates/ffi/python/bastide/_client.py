@@ -10,15 +10,30 @@ import os
 import socket
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import Future
 from ctypes import byref, c_int, c_uint64, c_void_p
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Hashable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
 
 from . import _library
 from ._error import Code, Error, check
 from ._library import library, text
-from ._options import CLIENT, Credential, Options, Value, spoken
+from ._options import CLIENT, Credential, Options, Value, spoken, wait_for_callbacks
 
 T = TypeVar("T")
 
@@ -58,10 +73,10 @@ def _wait(call: Callable[[], T], undo: Optional[Callable[[T], None]] = None) -> 
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="bastide-wait", daemon=True).start()
     try:
+        threading.Thread(target=run, name="bastide-wait", daemon=True).start()
         return future.result()
-    except KeyboardInterrupt:
+    except BaseException:  # Of a signal handler, or of the call itself, of which there is nothing to undo.
         _undo_later(future, undo)
         raise
 
@@ -75,13 +90,19 @@ def _undo_later(future: "Future[T]", undo: Optional[Callable[[T], None]]) -> Non
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return max(0, round(min(seconds, _FOREVER) * 1000))
+
+
+#: As good as no limit, in seconds, and no more than the library counts.
+_FOREVER = 1e12
 
 
 class Tunnel:
     """A local port, or Unix socket, that leads to a port of a VM. `with` closes it."""
 
-    def __init__(self, handle: c_void_p) -> None:
+    def __init__(self, client: "Client", handle: c_void_p) -> None:
+        # It ends with its client, which therefore lives as long as it does.
+        self._client = client
         self._handle = handle
         self._finalizer = weakref.finalize(self, library.bastide_tunnel_free, handle)
         #: The local port; 0 for a Unix socket.
@@ -103,6 +124,9 @@ class Tunnel:
             _wait(
                 lambda: check(library.bastide_tunnel_close(self._handle, _milliseconds(grace), byref(leaked)))
             )
+        except Error as error:
+            if error.code not in (Code.CLOSED, Code.FORKED):
+                raise
         finally:
             self._finalizer()
         return leaked.value
@@ -134,6 +158,8 @@ class Client:
         **options: Optional[Value],
     ) -> None:
         self._handle = c_void_p()
+        # Events that a call has got whose caller was interrupted.
+        self._missed: Deque[Dict[str, Any]] = deque()
         with Options(options) as told:
             told.use_environment(environment)
             if credential is not None:
@@ -152,8 +178,9 @@ class Client:
     def connect(self, target: Optional[str] = None, port: Optional[int] = None, **options: Optional[Value]) -> socket.socket:
         """Opens a connection to a port of a VM: a connected socket, which ends it when it is closed.
 
-        `target` is a VM's name, a resource id or a private address. Whether anybody listens at the port shows by the first byte
-        alone: where nobody does the socket ends, and an event `error` says why."""
+        `target` is a VM's name, a resource id or a private address. Whether anybody listens at the port shows by the first
+        byte alone: where nobody does the socket ends, and an event `error` says why. The client lives as long as the socket
+        object; one that was detached from its descriptor does not count."""
         return _wait(lambda: self._connect(target, port, options), socket.socket.close)
 
     def _connect(
@@ -162,7 +189,9 @@ class Client:
         descriptor = c_int(-1)
         with Options({**options, "target": target, "resource-port": port}) as told:
             check(library.bastide_connect(self._handle, told.handle, byref(descriptor), None))
-        return socket.socket(fileno=descriptor.value)
+        connection = socket.socket(fileno=descriptor.value)
+        _owners[connection] = self
+        return connection
 
     async def connect_async(
         self, target: Optional[str] = None, port: Optional[int] = None, **options: Optional[Value]
@@ -209,7 +238,7 @@ class Client:
             handle = c_void_p()
             with Options({**options, "target": target, "resource-port": port, "port": local_port}) as told:
                 check(library.bastide_tunnel_open(self._handle, told.handle, byref(handle)))
-            return Tunnel(handle)
+            return Tunnel(self, handle)
 
         return _wait(open_tunnel, lambda tunnel: None if tunnel.close() else None)
 
@@ -234,15 +263,21 @@ class Client:
     def next_event(self, timeout: Optional[float] = None) -> Optional[Dict[str, Any]]:
         """The next event: what `bastide tunnel -o json` prints. None when none comes within `timeout` seconds."""
         limit = -1 if timeout is None else _milliseconds(timeout)
-        event = c_void_p()
-        _wait(lambda: check(library.bastide_client_next_event(self._handle, limit, byref(event))))
-        if not event:
-            return None
-        try:
-            told: Dict[str, Any] = json.loads(library.bastide_event_json(event))
-            return told
-        finally:
-            library.bastide_event_free(event)
+
+        def pull() -> Optional[Dict[str, Any]]:
+            event = c_void_p()
+            check(library.bastide_client_next_event(self._handle, limit, byref(event)))
+            if not event:
+                return None
+            try:
+                told: Dict[str, Any] = json.loads(library.bastide_event_json(event))
+                return told
+            finally:
+                library.bastide_event_free(event)
+
+        with contextlib.suppress(IndexError):
+            return self._missed.popleft()
+        return _wait(pull, lambda event: None if event is None else self._missed.append(event))
 
     def events(self) -> Iterator[Dict[str, Any]]:
         """Every event until the client is closed: for a thread of its own."""
@@ -285,11 +320,16 @@ class Client:
 
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 
+# The clients of sockets, which end with them.
+_owners: "weakref.WeakKeyDictionary[socket.socket, Client]" = weakref.WeakKeyDictionary()
+
 
 def _close_all() -> None:
+    # Without a thread of its own: at this time there are no new ones (Python 3.12).
     for client in list(_clients):
-        with contextlib.suppress(Error):
-            client.close()
+        error = library.bastide_client_close(client._handle, _milliseconds(GRACE), None)
+        library.bastide_error_free(error)
+    wait_for_callbacks()
 
 
 atexit.register(_close_all)
@@ -303,13 +343,30 @@ def _divide(options: Mapping[str, Any]) -> Tuple[Client, Dict[str, Any]]:
     """The shared client that has been told these options, and those of them that are a connection's."""
     of_client = {name: options[name] for name in options if name in _CLIENT_WORDS and options[name] is not None}
     rest = {name: value for name, value in options.items() if name not in _CLIENT_WORDS}
-    told = sorted((name, value if name in _WORDS else spoken(value)) for name, value in of_client.items())
-    key = (os.getpid(), *((name, value if isinstance(value, (str, bool)) else id(value)) for name, value in told))
+    told = {name: value if name in _WORDS else spoken(value) for name, value in of_client.items()}
+    key = (os.getpid(), *((name, _identity(told[name])) for name in sorted(told)))
     with _shared_lock:
         if key not in _shared:
             _shared[key] = (Client(**of_client), of_client)
         return _shared[key][0], rest
 
+
+def _identity(value: Any) -> Any:
+    """What two values have in common that mean the same, such as a method that was bound twice."""
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return value if isinstance(value, Hashable) else id(value)
+
+
+def _forget_after_fork() -> None:
+    global _shared_lock
+    # Some other thread of the parent may have had it.
+    _shared_lock = threading.Lock()
+    _shared.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 _WORDS = frozenset(["credential", "environment", "logger"])
 _CLIENT_WORDS = _WORDS | CLIENT | frozenset(name.replace("-", "_") for name in CLIENT)

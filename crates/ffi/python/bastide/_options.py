@@ -1,9 +1,12 @@
 """What a client, a connection or a tunnel is told, and the functions that the library calls."""
 
+import contextlib
 import logging
 import os
+import re
+import threading
 from ctypes import byref, c_void_p
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from ._error import check
 from ._library import Finalizer, LogFunction, TokenFunction, holding, library, text
@@ -15,6 +18,10 @@ Value = Union[str, int, bool, "os.PathLike[str]"]
 CLIENT = frozenset(
     "ca-bundle client-id cloud credential exec-command keepalive no-cache proxy subscription tenant".split()
 )
+
+
+# As `bastide_options_set` tells variables from options.
+_VARIABLE = re.compile("[A-Z][A-Z0-9_]*|(https?|all|no)_proxy")
 
 
 class TokenRequest(NamedTuple):
@@ -43,13 +50,47 @@ Credential = Union[str, Callable[[TokenRequest], Tuple[str, int]], Any]
 # What the library may still call, by the number that it is given as context; removed by its finalizer.
 _held: Dict[int, Tuple[Any, ...]] = {}
 _newest = 0
+_under_way = 0
+# Guards the three.
+_changed = threading.Condition()
 
 
 def _hold(*things: Any) -> int:
     global _newest
-    _newest += 1
-    _held[_newest] = things
-    return _newest
+    with _changed:
+        _newest += 1
+        _held[_newest] = things
+        return _newest
+
+
+@contextlib.contextmanager
+def _called_back() -> Iterator[None]:
+    global _under_way
+    with _changed:
+        _under_way += 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _under_way -= 1
+            _changed.notify_all()
+
+
+def wait_for_callbacks() -> None:
+    """Waits until no function is being called, as the interpreter does for threads of Python's: one that comes back when the
+    interpreter is gone takes the process with it."""
+    with _changed:
+        _changed.wait_for(lambda: _under_way == 0)
+
+
+def _forget_after_fork() -> None:
+    global _changed, _under_way
+    # The threads that were under way are the parent's.
+    _changed, _under_way = threading.Condition(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _finalize(context: Optional[int]) -> None:
@@ -58,6 +99,11 @@ def _finalize(context: Optional[int]) -> None:
 
 
 def _give_token(context: Optional[int], call: int) -> None:
+    with _called_back():
+        _ask_for_token(context, call)
+
+
+def _ask_for_token(context: Optional[int], call: int) -> None:
     try:
         get = _held[context or 0][0]
         tenant, claims = library.bastide_token_call_tenant(call), library.bastide_token_call_claims(call)
@@ -75,11 +121,9 @@ def _give_token(context: Optional[int], call: int) -> None:
 
 
 def _log(context: Optional[int], level: int, target: bytes, message: bytes) -> None:
-    try:
+    with _called_back(), contextlib.suppress(BaseException):  # As above; a line is lost.
         logger: logging.Logger = _held[context or 0][0]
         logger.log(_LEVELS[level], "%s: %s", text(target), text(message))
-    except BaseException:  # As above; a line is lost.
-        pass
 
 
 # They live as long as the library may call them.
@@ -129,14 +173,18 @@ class Options:
             raise
 
     def set(self, name: str, value: str) -> None:
+        if "\0" in name or "\0" in value:
+            raise ValueError(f"{name!r}: a value ends at a null character")
         check(library.bastide_options_set(self.handle, name.encode(), value.encode()))
 
     def use_environment(self, environment: Union[bool, Mapping[str, str]]) -> None:
         if environment is True:
             check(holding.bastide_options_use_environment(self.handle))
         elif environment is not False:
+            # The library knows variables by their names' form; a process has others, too.
             for name, value in environment.items():
-                self.set(name, value)
+                if _VARIABLE.fullmatch(name) and "\0" not in value:
+                    self.set(name, value)
 
     def use_credential(self, credential: Credential) -> None:
         if isinstance(credential, str):

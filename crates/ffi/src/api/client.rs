@@ -78,9 +78,11 @@ pub unsafe extern "C" fn bastide_client_statistics(
     })
 }
 
-/// Ends everything that was opened with a client, gives its sessions back to the service, and ends its threads, within so
-/// many milliseconds; then the client is good for the rest of its events and for `bastide_client_free`. `leaked`, which may
-/// be NULL, gets how many sessions could not be given back: the service ends those by itself after some time.
+/// Ends everything that was opened with a client, gives its sessions back to the service within so many milliseconds, and
+/// ends its threads, which may take 3 seconds more; then the client is good for the rest of its events and for
+/// `bastide_client_free`. `leaked`, which may be NULL, gets how many sessions could not be given back: the service ends
+/// those by itself after some time. A function of the program's that is being called then goes on, and is finalized when
+/// it has returned. While one thread closes a client, others are told BASTIDE_ERROR_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bastide_client_close(
     client: *mut Client,
@@ -98,13 +100,16 @@ pub unsafe extern "C" fn bastide_client_close(
     })
 }
 
-/// Frees a client. One that is open is closed before, within 10 seconds; in a callback, which must not wait, it is cut off.
+/// Frees a client. One that is open is closed before, which waits up to 10 seconds, and 3 more; in a callback, which must
+/// not wait, it is cut off: its sessions stay with the service until that, or the next process of this user, ends them.
 /// NULL, and one that was freed before, are left alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bastide_client_free(client: *mut Client) {
     infallible((), || {
         let client = handle::remove::<client::Client, _>(client)?;
-        if !is_called_back() {
+        if is_called_back() {
+            client.cut();
+        } else {
             // One that is closed has nothing more to say.
             drop(client.close(client::DEFAULT_GRACE));
         }

@@ -15,7 +15,9 @@ pub struct Connection {
 /// Opens a connection to a port of a VM, and waits until the service has opened it. `descriptor` gets a connected socket
 /// (a stream, closed on exec) that the caller owns: closing it, or exiting, ends the connection and gives its session
 /// back. Whether anybody listens at the VM's port shows by the first byte alone: where nobody does, the socket ends, and
-/// `bastide_connection_wait` says why.
+/// `bastide_connection_wait` says why. Bastion knows no half-close: after a `shutdown` of the caller's direction the VM's
+/// answer has 10 seconds, again and again as long as some of it comes. Writing to a socket that has ended raises SIGPIPE,
+/// as everywhere, unless the program ignores that.
 ///
 /// `options` may be NULL, and `connection` too when nothing more is to be known. There are no such descriptors on
 /// Windows: open a tunnel there.

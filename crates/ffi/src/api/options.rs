@@ -71,7 +71,7 @@ pub unsafe extern "C" fn bastide_options_new(options: *mut *mut Options) -> *mut
 /// `port` and `resource-port`), `allow-other-users`, `prefetch`.
 ///
 /// A key in capitals is an environment variable, such as `AZURE_CLIENT_ID` or `HTTPS_PROXY`, that the client sees in
-/// place of the process's own.
+/// place of the process's own; `all_proxy`, `http_proxy`, `https_proxy` and `no_proxy` are variables, too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bastide_options_set(
     options: *mut Options,

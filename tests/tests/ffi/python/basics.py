@@ -1,6 +1,7 @@
 """Everything that needs no other package, on any Python that the package is for."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -69,6 +70,36 @@ def functions_share_a_client() -> None:
         thread.join()
 
 
+def what_a_client_has_opened_keeps_it() -> None:
+    def of_nobody(opens):
+        return opens(bastide.Client(**PLACE))
+
+    stream = of_nobody(lambda client: client.connect(VM, 7))
+    tunnel = of_nobody(lambda client: client.tunnel(VM, 7))
+    gc.collect()
+    assert echo(stream) == b"hello"
+    assert echo(socket.create_connection(("127.0.0.1", tunnel.port))) == b"hello"
+    assert tunnel.close() == 0
+    # After its client it is closed already.
+    with bastide.Client(**PLACE) as client:
+        tunnel = client.tunnel(VM, 7)
+    assert tunnel.close() == 0
+
+
+def one_client_for_all_who_say_the_same() -> None:
+    class OfAVault:
+        def get(self, request):
+            return os.environ["TOKEN"], time.time() + 3600
+
+    vault, shared = OfAVault(), bastide._client._shared
+    before = len(shared)
+    for _ in range(3):
+        # Each time another object, which means the same; and not all of them are variables of ours.
+        environment = {**os.environ, "_": "x", "target": "x"}
+        assert echo(bastide.connect(VM, 7, credential=vault.get, environment=environment, **PLACE)) == b"hello"
+    assert len(shared) == before + 1
+
+
 def streams_of_asyncio() -> None:
     async def talk() -> None:
         reader, writer = await bastide.open_connection(VM, 7, **PLACE)
@@ -117,6 +148,11 @@ def errors() -> None:
     fails(lambda: client.connect(VM, 7), bastide.Code.CLOSED, "the client is closed")
     fails(lambda: bastide.Client(nmae="x"), bastide.Code.USAGE, "there is no option 'nmae'")
     fails(lambda: bastide.connect(VM, 7, retries=-1, **PLACE), bastide.Code.USAGE, "'-1' is no value")
+    try:
+        bastide.Client(name="bastion\0evil")
+        raise AssertionError("a value has an end")
+    except ValueError:
+        pass
     try:
         bastide.Client(credential=7)
         raise AssertionError("7 is no credential")
@@ -225,9 +261,34 @@ def interrupts() -> None:
     assert running.returncode == 0
 
 
+def an_end_waits_for_functions() -> None:
+    """One that came back when the interpreter is gone would take the process with it."""
+    program = (
+        "import atexit, bastide, os, sys, threading\n"
+        "def ask(request):\n    print('asked', flush=True)\n    os.read(0, 1)\n    raise RuntimeError('no')\n"
+        "client = bastide.Client(name='bastion', resource_group='demo', credential=ask)\n"
+        "threading.Thread(target=lambda: client.connect('web-01', 7), daemon=True).start()\n"
+        "atexit.register(lambda: print('ending', flush=True))\n"
+        "os.read(int(sys.argv[1]), 1)\n"
+    )
+    reader, writer = os.pipe()
+    begins = [sys.executable, "-c", program, str(reader)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(begins, pass_fds=[reader], text=True, **pipes) as running:
+        assert running.stdin and running.stdout and running.stdout.readline() == "asked\n"
+        os.write(writer, b"x")
+        assert running.stdout.readline() == "ending\n"
+        running.stdin.close()
+        assert running.stdout.read() == ""
+    assert running.returncode == 0, running.returncode
+
+
 for test in [
     sockets_and_tunnels,
     functions_share_a_client,
+    what_a_client_has_opened_keeps_it,
+    one_client_for_all_who_say_the_same,
+    an_end_waits_for_functions,
     streams_of_asyncio,
     errors,
     own_sign_ins,
