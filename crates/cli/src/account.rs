@@ -15,7 +15,7 @@ use crate::signals::Signals;
 /// Signs in as the other commands would, and says who that is.
 pub(crate) fn run(global: &Global, reporter: &Reporter) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, async {
+    setup::block_on(runtime, global, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let caller = async {
@@ -52,7 +52,7 @@ fn say(caller: &Caller, reporter: &Reporter) {
 /// Removes everything that is kept.
 pub(crate) fn log_out(global: &Global, reporter: &Reporter) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, async {
+    setup::block_on(runtime, global, async {
         let users = setup::store(global, &Environment::of_process()).clear().await?;
         reporter.event("signed_out", json!({"users": users}));
         reporter.say(&match users.as_slice() {

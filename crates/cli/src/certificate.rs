@@ -27,7 +27,7 @@ pub(crate) fn run(global: &Global, ssh_cert: &SshCert, reporter: &Reporter) -> R
         return Ok(Exit::Done);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, async {
+    setup::block_on(runtime, global, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let writing = async {
             match ssh_cert.if_needed {

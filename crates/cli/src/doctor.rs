@@ -17,7 +17,7 @@ pub(crate) fn run(
     reporter: &Reporter,
 ) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, async {
+    setup::block_on(runtime, global, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let words = setup::words(global, &arguments.place)?;

@@ -27,7 +27,7 @@ pub(crate) fn run(global: &Global, exec: &arguments::Exec, reporter: &Reporter) 
     };
     check(program)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    setup::block_on(runtime, serve(global, exec, (program, words), reporter))
+    setup::block_on(runtime, global, serve(global, exec, (program, words), reporter))
 }
 
 async fn serve(
@@ -71,11 +71,17 @@ async fn serve(
     let exit = tokio::select! {
         exit = accompany(&mut child, &mut for_program) => {
             stop.cancel();
-            tunnel.await;
+            // The program is gone: a signal is for us again, and means that nobody waits for the tunnel's end.
+            tokio::select! {
+                _ = &mut tunnel => {}
+                signal = for_program.next() => return Ok(Exit::Signal(signal)),
+            }
             exit?
         }
         cause = &mut tunnel => {
-            program::end(&mut child, TERMINATE).await?;
+            let id = child.id();
+            let ending = program::end(&mut child, TERMINATE);
+            pass_on(id, &mut for_program, ending).await?;
             setup::limit_reached(cause, reporter).unwrap_or(Exit::Signal(TERMINATE))
         }
     };
@@ -85,13 +91,21 @@ async fn serve(
 /// SIGTERM, by which timeout(1) ends a program, too.
 const TERMINATE: u8 = 15;
 
-/// Waits for the program, and passes signals on to it.
+/// Waits for the program.
 async fn accompany(child: &mut Child, signals: &mut sys::PassedSignals) -> Result<Exit, Failure> {
+    let id = child.id();
+    program::exit_of(pass_on(id, signals, child.wait()).await)
+}
+
+/// Waits for the end of a child, and until then passes signals on to it.
+async fn pass_on<T>(id: Option<u32>, signals: &mut sys::PassedSignals, end: impl Future<Output = T>) -> T {
+    let mut end = std::pin::pin!(end);
     loop {
         tokio::select! {
-            status = child.wait() => return program::exit_of(status),
+            biased;
+            ended = &mut end => return ended,
             signal = signals.next() => {
-                if let Some(id) = child.id() {
+                if let Some(id) = id {
                     sys::pass_signal(id, signal);
                 }
             }

@@ -65,6 +65,13 @@ pub(crate) enum Failure {
         /// By which number shells say so.
         status: u8,
     },
+    /// The one connection of a command was cut.
+    Cut {
+        /// How.
+        end: bastide::End,
+        /// By whom.
+        fault: Fault,
+    },
     /// The operating system let us down.
     System {
         /// What failed.
@@ -80,6 +87,7 @@ impl Failure {
         match self {
             Failure::Client(error) => error.fault(),
             Failure::Usage { .. } | Failure::Command { .. } => Fault::Usage,
+            Failure::Cut { fault, .. } => *fault,
             Failure::System { .. } => Fault::Ours,
         }
     }
@@ -97,6 +105,12 @@ impl Failure {
         match self {
             Failure::Client(error) => error.hint(),
             Failure::Usage { hint, .. } | Failure::Command { hint, .. } => Some(hint.clone()),
+            Failure::Cut { fault: Fault::Ours, .. } => Some(
+                "check where standard input and output lead: a full disk, a folder, a closed terminal".into(),
+            ),
+            Failure::Cut { .. } => {
+                Some("run it again; if it stays, `bastide doctor` looks for what is broken".into())
+            }
             Failure::System { .. } => None,
         }
     }
@@ -105,7 +119,10 @@ impl Failure {
     pub(crate) fn request_id(&self) -> Option<&str> {
         match self {
             Failure::Client(error) => error.request_id(),
-            Failure::Usage { .. } | Failure::Command { .. } | Failure::System { .. } => None,
+            Failure::Usage { .. }
+            | Failure::Command { .. }
+            | Failure::Cut { .. }
+            | Failure::System { .. } => None,
         }
     }
 
@@ -122,6 +139,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Client(error) => error.fmt(formatter),
+            Failure::Cut { end, .. } => write!(formatter, "bytes may be missing: {end}"),
             Failure::Usage { message, .. }
             | Failure::Command { message, .. }
             | Failure::System { message, .. } => formatter.write_str(message),
@@ -133,7 +151,7 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Failure::Client(error) => error.source(),
-            Failure::Usage { .. } | Failure::Command { .. } => None,
+            Failure::Usage { .. } | Failure::Command { .. } | Failure::Cut { .. } => None,
             Failure::System { source, .. } => Some(source),
         }
     }

@@ -14,7 +14,7 @@ use crate::{setup, sys};
 /// Asks, and prints.
 pub(crate) fn run(global: &Global, list: &List, reporter: &Reporter) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let topology = setup::block_on(runtime, async {
+    let topology = setup::block_on(runtime, global, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let stop = signals.stop();
         let asking = async {

@@ -20,7 +20,7 @@ use crate::{setup, sys};
 /// Signs in and says who it was.
 pub(crate) fn run(global: &Global, login: &Login, reporter: &Reporter) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, sign_in(global, login, reporter))
+    setup::block_on(runtime, global, sign_in(global, login, reporter))
 }
 
 async fn sign_in(global: &Global, login: &Login, reporter: &Reporter) -> Result<Exit, Failure> {

@@ -30,6 +30,7 @@ mod signals;
 mod speaker;
 mod ssh;
 mod ssh_config;
+mod stable_hash;
 mod sys;
 mod table;
 mod transfer;
@@ -50,12 +51,15 @@ fn main() -> std::process::ExitCode {
     }
     manual::complete();
     let words = Words::of_process();
-    let (command, global) = match words.typed() {
+    let (name, global) = match words.typed() {
         Ok(typed) => typed,
         // How to say things was not understood either.
-        Err(failure) => return report::wrong_use(&failure).into(),
+        Err(failure) => {
+            let json_to = words.want_json().then(|| json_of(&words.command_meant()));
+            return report::without_reporter(&failure, json_to).into();
+        }
     };
-    let reporter = Reporter::new(&global).with_json_to(events_to(&command));
+    let reporter = Reporter::new(&global).with_json_to(json_of(&name));
     report::own_faults();
     let result = words
         .configured(&Environment::of_process())
@@ -65,19 +69,20 @@ fn main() -> std::process::ExitCode {
         failure.exit()
     });
     sys::settle_stdout();
-    reporter.close();
+    let exit = match reporter.close() {
+        Err(failure) => match (exit, report::without_reporter(&failure, None)) {
+            (Exit::Done, unheard) => unheard,
+            (exit, _) => exit,
+        },
+        Ok(()) => exit,
+    };
     exit.into()
 }
 
-/// Where events go: standard output may belong to a connection, or to a program that is started.
-fn events_to(command: &Command) -> Stream {
+/// Where a command's events go: standard output may belong to a connection, or to a program that is started.
+fn json_of(command: &str) -> Stream {
     match command {
-        Command::Exec(_)
-        | Command::Proxy(_)
-        | Command::Rsync(_)
-        | Command::Scp(_)
-        | Command::Sftp(_)
-        | Command::Ssh(_) => Stream::Stderr,
+        "exec" | "proxy" | "rsync" | "scp" | "sftp" | "ssh" => Stream::Stderr,
         _ => Stream::Stdout,
     }
 }

@@ -2,12 +2,12 @@
 //! checks host keys by the VM's identity, and leaves everything else to the user. It leaves out running it, and files.
 
 use std::ffi::{OsStr, OsString};
-use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::arguments::{AuthType, HostKeyCheck, SignIn};
 use crate::exit::Failure;
+use crate::stable_hash::stable_hash;
 use crate::{program, sys};
 
 /// How OpenSSH reaches the VM: the value of `ProxyCommand`, see [`shell_line`].
@@ -267,9 +267,7 @@ pub(crate) fn lives_on(output: &str) -> bool {
 /// different groups would share a master, and with it one of the two VMs. Short, because a socket's path has 108 bytes
 /// (unix(7)). `Host` lines still match the name.
 pub(crate) fn connection_name(host: &str, host_key_alias: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(host_key_alias.as_bytes());
-    format!("{host}-{:016x}", hasher.finish())
+    format!("{host}-{:016x}", stable_hash(host_key_alias.bytes()))
 }
 
 fn is_option(word: &OsStr) -> bool {
@@ -290,7 +288,7 @@ fn shell_word(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-:,+@=".contains(letter);
     match word {
         plain if !plain.is_empty() && plain.chars().all(is_plain) => plain.to_owned(),
-        other => format!("'{}'", other.replace('%', "%%").replace('\'', r"'\''")),
+        other => sys::shell_quoted(&other.replace('%', "%%")),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{setup, sys};
 pub(crate) fn run(global: &Global, proxy: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
     // One connection: a second thread would only cost wake-ups.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, carry(global, proxy, reporter))
+    setup::block_on(runtime, global, carry(global, proxy, reporter))
 }
 
 async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter) -> Result<Exit, Failure> {
@@ -36,18 +36,27 @@ async fn carry(global: &Global, arguments: arguments::Proxy, reporter: &Reporter
     };
     let (account, stopped) = serve_one(&relay, "stdio", local, &setup::tunnel_options(behaviour), stop).await;
     let limit = setup::limit_reached(stopped.cause, reporter);
-    let exit = match (&account.outcome, signals.received().map(Exit::Signal).or(limit)) {
-        (_, Some(stop)) => stop,
-        (Err(error), None) => Exit::Failed(error.fault()),
-        (Ok(End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. }), None) => {
-            Exit::Failed(Fault::Network)
-        }
-        // What comes behind such a close is not the VM's own end: bytes may be missing.
-        (Ok(end @ End::Closed { .. }), None) if !end.is_ordinary() => Exit::Failed(Fault::Service),
-        // The far side's end is the ordinary end of a session.
-        (Ok(_), None) => Exit::Done,
+    let ended = match (&account.outcome, signals.received().map(Exit::Signal).or(limit)) {
+        (_, Some(stop)) => Ok(stop),
+        (Err(error), None) => Ok(Exit::Failed(error.fault())),
+        (Ok(end), None) => match fault_of(end) {
+            Some(fault) => Err(Failure::Cut { end: end.clone(), fault }),
+            // The far side's end is the ordinary end of a session.
+            None => Ok(Exit::Done),
+        },
     };
     relay.report(1, account);
     reporter.event("stopped", json!({"leaked": stopped.leaked}));
-    Ok(exit)
+    ended
+}
+
+/// Whose fault an end is, behind which bytes may be missing.
+fn fault_of(end: &End) -> Option<Fault> {
+    match end {
+        End::LocalFailed(_) => Some(Fault::Ours),
+        End::Broken(_) | End::Dead | End::Malformed(_) | End::ProxyRefused { .. } => Some(Fault::Network),
+        // What comes behind such a close is not the VM's own end.
+        End::Closed { .. } if !end.is_ordinary() => Some(Fault::Service),
+        _ => None,
+    }
 }

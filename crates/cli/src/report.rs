@@ -184,9 +184,14 @@ impl Reporter {
     }
 
     /// Lets what was said reach its readers, for a moment. The last thing that is done.
-    pub(crate) fn close(&self) {
-        self.stdout.close();
-        self.stderr.close();
+    ///
+    /// # Errors
+    /// When data or events could not be written.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        let written = self.stdout.close();
+        // There is nobody to tell.
+        drop(self.stderr.close());
+        written.map_err(Failure::system(UNWRITTEN))
     }
 
     /// Why the command failed.
@@ -284,12 +289,14 @@ impl Reporter {
     }
 }
 
+const UNWRITTEN: &str = "standard output cannot be written";
+
 /// Writes data whose every line counts: it waits for its reader. A pager that is quit early is no failure.
 pub(crate) fn print(bytes: &[u8]) -> Result<Exit, Failure> {
     let mut stdout = sys::stdout_lines();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::system("standard output cannot be written")(error))
+            Err(Failure::system(UNWRITTEN)(error))
         }
         _ => Ok(Exit::Done),
     }
@@ -301,19 +308,32 @@ pub(crate) fn own_faults() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let what = panic.payload_as_str().unwrap_or("no message");
-        speaker::write(Stream::Stderr, &format!("error: a fault of bastide itself, at {place}: {what}"));
-        speaker::write(Stream::Stderr, "hint: please report it with this line and what you did");
+        at_once(&format!("error: a fault of bastide itself, at {place}: {what}"));
+        at_once("hint: please report it with this line and what you did");
     }));
 }
 
-/// For a command line that cannot be read, before there is a [`Reporter`].
-pub(crate) fn wrong_use(failure: &Failure) -> Exit {
+/// Before there is a [`Reporter`], or after: a command line that cannot be read, and output that cannot be written. As
+/// JSON, too, for who has asked for it.
+pub(crate) fn without_reporter(failure: &Failure, json_to: Option<Stream>) -> Exit {
     let style = error_style();
-    speaker::write(Stream::Stderr, &format!("{style}error:{style:#} {failure}"));
-    if let Some(hint) = failure.hint() {
-        speaker::write(Stream::Stderr, &format!("hint: {hint}"));
+    let causes = causes(failure);
+    at_once(&format!("{style}error:{style:#} {}", causes.join(": ")));
+    let hint = failure.hint();
+    if let Some(hint) = &hint {
+        at_once(&format!("hint: {hint}"));
     }
-    Exit::from(failure.fault())
+    let exit = failure.exit();
+    if let Some(stream) = json_to {
+        let fields = json!({"code": exit.code(), "message": causes.join(": "), "hint": hint});
+        drop(speaker::write(stream, &json_line("error", fields)));
+    }
+    exit
+}
+
+/// Whether anybody hears it is not known.
+fn at_once(line: &str) {
+    drop(speaker::write(Stream::Stderr, line));
 }
 
 fn error_style() -> Style {

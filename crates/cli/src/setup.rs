@@ -128,6 +128,7 @@ fn of_environment(
         asker: is_attended.then(|| Arc::new(Terminal::new(reporter)) as Arc<dyn Asker>),
         environment,
         ledger: sys::state_folder().map(|folder| folder.join("ledger")),
+        dues: global.dues.clone(),
         cache: places(global),
     })
 }
@@ -245,8 +246,8 @@ pub(crate) fn words(global: &Global, place: &Place) -> Result<Words, Failure> {
     let target = match (named, &place.target_resource_id, &place.target_ip_address) {
         (_, Some(id), _) => Wanted::Target(Target::Resource(ResourceId::parse(id)?)),
         (_, _, Some(address)) => Wanted::Target(Target::address(address)?),
-        (Some(target), None, None) => Wanted::parse(target)?,
-        (None, None, None) => {
+        (Some(target), None, None) if !target.trim().is_empty() => Wanted::parse(target)?,
+        (_, None, None) => {
             return Err(Failure::usage(
                 "no VM is named",
                 "name it, or give --target-resource-id ID or --target-ip-address IP; `bastide list vms` shows names",
@@ -366,14 +367,27 @@ pub(crate) fn sign_in_arguments(global: &Global, tenant: Option<&str>) -> Vec<Os
     words
 }
 
-/// Runs a command on a runtime that does not outlive it: a thread that hangs in a name look-up or reads a
-/// terminal is left behind.
+/// Runs a command on a runtime that does not outlive it: a thread that hangs in a name look-up or reads a terminal is
+/// left behind. However the command has ended, what it still owes the service is given back before.
 pub(crate) fn block_on<T>(
     runtime: std::io::Result<tokio::runtime::Runtime>,
+    global: &Global,
     command: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let runtime = runtime.map_err(Failure::system("the runtime cannot be started"))?;
     let result = runtime.block_on(command);
+    runtime.block_on(async {
+        // Who wants it to end now does not wait; the ledger has what is left.
+        let Ok(mut signals) = sys::StopSignals::new() else { return };
+        tokio::select! {
+            _ = global.dues.settle(SETTLE_WITHIN) => {}
+            _ = signals.next() => {}
+        }
+    });
     runtime.shutdown_background();
     result
 }
+
+/// A healthy service takes no longer to take a token back (peers.md F31, "about 3 s"); a command that has a tunnel has
+/// given it more time already.
+const SETTLE_WITHIN: Duration = Duration::from_secs(3);

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Which standard stream.
@@ -22,6 +22,8 @@ pub(crate) struct Speaker {
     /// How many lines were dropped, in words.
     notice: fn(u64) -> String,
     dropped: Arc<AtomicU64>,
+    /// Why a line could not be written, the first time.
+    failed: Arc<OnceLock<io::Error>>,
     state: Mutex<State>,
 }
 
@@ -55,7 +57,13 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Speaker {
     pub(crate) fn new(stream: Stream, notice: fn(u64) -> String) -> Self {
-        Self { stream, notice, dropped: Arc::default(), state: Mutex::new(State::Silent) }
+        Self {
+            stream,
+            notice,
+            dropped: Arc::default(),
+            failed: Arc::default(),
+            state: Mutex::new(State::Silent),
+        }
     }
 
     /// Queues a line. Never waits.
@@ -85,24 +93,38 @@ impl Speaker {
     }
 
     /// Waits until everything is written, for a moment; nothing is said afterwards.
-    pub(crate) fn close(&self) {
+    ///
+    /// # Errors
+    /// When something could not be written although somebody reads: the disk is full, say.
+    pub(crate) fn close(&self) -> io::Result<()> {
         let state = std::mem::replace(&mut *self.lock(), State::Closed);
         if let State::Speaking(Voice { queue, end }) = state {
             drop(queue);
             // Nobody reads: what is left is left.
             let _: Result<(), RecvTimeoutError> = end.recv_timeout(CLOSE_WITHIN);
         }
+        match self.failed.get() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(io::Error::new(error.kind(), error.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn start(&self) -> State {
         let (queue, lines) = sync_channel::<Said>(QUEUE);
         let (done, end) = channel::<()>();
-        let (stream, notice, dropped) = (self.stream, self.notice, Arc::clone(&self.dropped));
+        let (stream, notice) = (self.stream, self.notice);
+        let (dropped, failed) = (Arc::clone(&self.dropped), Arc::clone(&self.failed));
         let thread = std::thread::Builder::new().name(format!("{stream:?}")).spawn(move || {
             let mut pinned = String::new();
             for said in lines {
                 match said {
-                    Said::Line(line) => above(stream, &pinned, &line),
+                    Said::Line(line) => {
+                        if let Err(error) = above(stream, &pinned, &line) {
+                            failed.get_or_init(|| error);
+                        }
+                    }
                     Said::Pinned(lines) if lines == pinned => {}
                     Said::Pinned(lines) => {
                         draw(&pinned, &lines);
@@ -111,7 +133,7 @@ impl Speaker {
                 }
                 let count = dropped.swap(0, Ordering::Relaxed);
                 if count > 0 {
-                    write(stream, &notice(count));
+                    drop(write(stream, &notice(count)));
                 }
             }
             drop(done);
@@ -133,10 +155,11 @@ impl Speaker {
 struct Full;
 
 /// Writes a line above those that stay.
-fn above(stream: Stream, pinned: &str, line: &str) {
+fn above(stream: Stream, pinned: &str, line: &str) -> io::Result<()> {
     draw(pinned, "");
-    write(stream, line);
+    let written = write(stream, line);
     draw("", pinned);
+    written
 }
 
 /// Takes lines off the terminal and writes others in their place: the cursor goes up, and all below is erased (ECMA-48,
@@ -153,12 +176,12 @@ fn draw(old: &str, new: &str) {
     drop(io::stderr().lock().write_all(format!("{up}{new}").as_bytes()));
 }
 
-/// Writes a line now. A reader that has gone away is no reason to end connections.
-pub(crate) fn write(stream: Stream, line: &str) {
-    drop(match stream {
+/// Writes a line now.
+pub(crate) fn write(stream: Stream, line: &str) -> io::Result<()> {
+    match stream {
         Stream::Stdout => writeln!(crate::sys::stdout_lines(), "{line}"),
         Stream::Stderr => writeln!(anstream::stderr().lock(), "{line}"),
-    });
+    }
 }
 
 /// A log line on its way to a speaker, which gets it when this is dropped.

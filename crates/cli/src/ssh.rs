@@ -11,7 +11,7 @@ use bastide::{Plan, Relay, Secret, Stopped};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{self, Behaviour, Global, Place};
+use crate::arguments::{self, Behaviour, Global, HostKeyCheck, Place};
 use crate::exit::{Exit, Failure};
 use crate::openssh::{self, Identity, Way};
 use crate::report::Reporter;
@@ -76,7 +76,7 @@ impl Job<'_> {
         let password = sign_in::password(self.sign_in)?;
         // Few connections: a second thread would only cost wake-ups.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        setup::block_on(runtime, self.sign_in_and_run(global, password, (&program, &ssh), reporter))
+        setup::block_on(runtime, global, self.sign_in_and_run(global, password, (&program, &ssh), reporter))
     }
 
     async fn sign_in_and_run(
@@ -102,12 +102,16 @@ impl Job<'_> {
                 return Ok(signals.received().map_or(Exit::Done, Exit::Signal));
             }
         };
-        let known_hosts = known_hosts()?;
+        let known_hosts = known_hosts(self.sign_in)?;
         let session =
             Session { global, reporter, job: self, program, ssh, place, plan, known_hosts, sign_in };
         let running = async {
             match session.outlives_us().await {
-                true => session.run_apart(&signals).await,
+                true => {
+                    // What proved the way would wait for a connection that another process opens.
+                    drop(relay);
+                    session.run_apart(&signals).await
+                }
                 false => session.run_here(relay, &signals).await,
             }
         };
@@ -241,12 +245,22 @@ pub(crate) fn own_program() -> Result<OsString, Failure> {
     Ok(program.into())
 }
 
-/// The host keys of VMs, by the VMs' identities, in a file of our own.
-pub(crate) fn known_hosts() -> Result<PathBuf, Failure> {
-    let Some(folder) = sys::state_folder() else {
-        return Err(Failure::usage("there is no home folder to keep host keys in", "set HOME"));
+/// The host keys of VMs, by the VMs' identities, in a file of our own; of no use where they are not checked.
+pub(crate) fn known_hosts(sign_in: &arguments::SignIn) -> Result<PathBuf, Failure> {
+    let hint =
+        "set HOME or XDG_STATE_HOME to a folder that can be written, or check none (--host-key-check off)";
+    let file = sys::state_folder().map(|folder| folder.join("known_hosts"));
+    if sign_in.host_key_check == HostKeyCheck::Off {
+        return Ok(file.unwrap_or_default());
+    }
+    let Some((file, folder)) = file.as_deref().and_then(|file| Some((file, file.parent()?))) else {
+        return Err(Failure::usage("there is no home folder to keep host keys in", hint));
     };
-    std::fs::create_dir_all(&folder)
-        .map_err(Failure::system(format!("the folder '{}' cannot be made", folder.display())))?;
-    Ok(folder.join("known_hosts"))
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Failure::usage(
+            format!("the folder '{}' for host keys cannot be made: {error}", folder.display()),
+            hint,
+        )
+    })?;
+    Ok(file.to_owned())
 }

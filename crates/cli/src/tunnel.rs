@@ -20,7 +20,7 @@ use crate::sys;
 pub(crate) fn run(global: &Global, tunnel: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
     sys::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    setup::block_on(runtime, serve(global, tunnel, reporter))
+    setup::block_on(runtime, global, serve(global, tunnel, reporter))
 }
 
 async fn serve(global: &Global, arguments: arguments::Tunnel, reporter: &Reporter) -> Result<Exit, Failure> {
@@ -110,7 +110,7 @@ impl Order<'_> {
         }
     }
 
-    /// The relays that it has made are in `relays` whatever happens.
+    /// The relays whose way is open are in `relays` whatever happens.
     async fn prove(
         &self,
         found: &mut Found,

@@ -16,7 +16,7 @@ use bastide_auth::{
 };
 use bastide_core::{BastionHost, Cloud, Plan, Provider, ResourceId, Secret, Target, TokenRequest};
 use bastide_net::Network;
-use bastide_relay::{Ledger, Observer, Relay, Witness};
+use bastide_relay::{Dues, Ledger, Observer, Relay, Witness};
 
 use crate::ledger::LedgerFolder;
 use crate::places::{Kept, Places};
@@ -60,6 +60,9 @@ pub struct Settings {
     /// The folder in which minted tokens stand written until they are given back, so that what a crash leaves is given
     /// back by the next process. Processes share it. Default: none, and a crash leaves tokens to the service.
     pub ledger: Option<PathBuf>,
+    /// What everything that is opened with the client owes the service, so that whoever ends the process can wait until
+    /// it is given back ([`Dues::settle`]). Default: the client's own.
+    pub dues: Dues,
     /// The folder in which answers of Resource Graph stand written for the next process. Processes share it. Default:
     /// none, and each looks for itself.
     pub cache: Option<PathBuf>,
@@ -175,6 +178,7 @@ pub struct Client {
     subscription: Option<String>,
     pub(crate) setup: Setup,
     pub(crate) ledger: Option<Arc<LedgerFolder>>,
+    dues: Dues,
     places: Option<Arc<Places>>,
 }
 
@@ -203,6 +207,7 @@ impl Client {
             plugins,
             asker,
             ledger,
+            dues,
             cache,
         } = settings;
         let network = Network::new(network)?;
@@ -231,7 +236,7 @@ impl Client {
         let arm = Arc::new(Arm::new(network.clone(), cloud, Arc::clone(&provider)));
         let ledger = ledger.map(|folder| Arc::new(LedgerFolder::new(folder)));
         let places = cache.map(|folder| Arc::new(Places::new(folder)));
-        Ok(Self { network, provider, arm, subscription, setup, ledger, places })
+        Ok(Self { network, provider, arm, subscription, setup, ledger, dues, places })
     }
 
     /// Signs a user in with a device code and keeps the sign-in in the store. Waits until the user is done.
@@ -302,7 +307,8 @@ impl Client {
     ) -> Result<Relay, Error> {
         let (network, provider) = (self.network.clone(), Arc::clone(&self.provider));
         let own = || self.ledger.clone().map(|ledger| ledger as Arc<dyn Ledger>);
-        let options = RelayOptions { ledger: options.ledger.or_else(own), ..options };
+        let options =
+            RelayOptions { ledger: options.ledger.or_else(own), dues: self.dues.clone(), ..options };
         let machine = plan.machine().cloned();
         let witness = (machine.is_some() || host.kept.is_some()).then(|| -> Arc<dyn Witness> {
             Arc::new(Power::new(Arc::clone(&self.arm), machine, host.kept.clone()))

@@ -47,14 +47,14 @@ pub use bastide_auth::{
 };
 pub use bastide_core::{
     AccessToken, AuthError, Cloud, End, Fault, Freshness, Plan, Provider, RdpFile, RdpSignIn, Refusal,
-    ResourceId, RetryPolicy, Secret, Target, TargetKind, TokenRequest,
+    ResourceId, RetryPolicy, Secret, Target, TargetKind, TokenRequest, causes,
 };
 pub use bastide_net::{
     Keepalive as TcpKeepalive, Options as NetworkOptions, Origin, Page, PageStatus, ProxyRules, serve_pages,
 };
 pub use bastide_relay::{
-    Account, Debt, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Moved, Observer,
-    Options as RelayOptions, Relay,
+    Account, Debt, Dues, Entry, Error as ConnectionError, Event, Halves, Keepalive, Ledger, Local, Moved,
+    Observer, Options as RelayOptions, Relay,
 };
 pub use client::{
     Bastion, Caller, Client, CloudChoice, Found, Host, OwnProvider, PROOF_KEPT, Settings, Source, Words,
@@ -69,5 +69,5 @@ pub use meter::Meter;
 pub use peer::PeerPolicy;
 pub use places::KnownNames;
 pub use sessions::{Crowding, Sessions};
-pub use telling::{causes, event_fields, json_line, now};
+pub use telling::{event_fields, json_line, now};
 pub use tunnel::{Forward, Seats, StopCause, Stopped, Tunnel, TunnelOptions, serve_one};

@@ -1,4 +1,4 @@
-//! Settings as the environment says them: what the command line, the library for C and the examples begin with. It leaves
+//! Settings as the environment says them: what the library for C and the examples begin with. It leaves
 //! out flags, which win over all of it.
 
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
-//! What happens, as programs are told it: events as lines of JSON (cli.md, "Output"), and errors with all their causes.
-//! It leaves out to whom and by which way.
+//! What happens, as programs are told it: events as lines of JSON (cli.md, "Output"). It leaves out to whom and by which
+//! way.
 
-use std::error::Error;
 use std::time::SystemTime;
 
 use bastide_relay::Event;
@@ -43,20 +42,6 @@ pub fn now() -> String {
     OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
 }
 
-/// What an error says, and then each of its causes; a wrapper that shows its cause says it once.
-pub fn causes(error: &dyn Error) -> Vec<String> {
-    let mut said = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !said.last().is_some_and(|last| last.ends_with(&words)) {
-            said.push(words);
-        }
-        source = cause.source();
-    }
-    said
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -81,18 +66,5 @@ mod tests {
         assert_eq!(names, ["event", "id", "reason", "received", "seconds", "sent", "time"]);
         assert_eq!((&line["event"], &line["seconds"]), (&json!("closed"), &json!(1.235)));
         assert!(event_fields(&Event::Leaked { id: 1, reason: String::new() }).is_none());
-    }
-
-    #[test]
-    fn a_cause_is_said_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("{text}")]
-        struct Layer {
-            text: &'static str,
-            source: Option<Box<Layer>>,
-        }
-        let layer = |text, source: Option<Layer>| Layer { text, source: source.map(Box::new) };
-        let error = layer("a: b", Some(layer("b", Some(layer("c", None)))));
-        assert_eq!(causes(&error), ["a: b", "c"]);
     }
 }

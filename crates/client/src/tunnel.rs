@@ -221,9 +221,11 @@ impl Tunnel {
             // What is left is cut; its leases come back by being dropped.
             acceptors.shutdown().await;
         }
+        // One for all of them, however many hosts have gone.
+        let deadline = deadline.max(Instant::now() + LEAST_GRACE);
         let mut leaked = 0;
         for relay in leads.iter().filter_map(Lead::opened) {
-            leaked += relay.close(deadline.saturating_duration_since(Instant::now()).max(LEAST_GRACE)).await;
+            leaked += relay.close(deadline.saturating_duration_since(Instant::now())).await;
         }
         Stopped { cause, leaked }
     }
@@ -256,8 +258,11 @@ pub(crate) async fn carry_one<L: Local>(
     stop: &CancellationToken,
 ) -> (Account, StopCause, Instant) {
     let activity = Activity::new();
+    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let active = |count: Moved| {
         activity.touch();
+        sent.fetch_add(count.sent, Ordering::Relaxed);
+        received.fetch_add(count.received, Ordering::Relaxed);
         moved(count);
     };
     let started = Instant::now();
@@ -278,8 +283,8 @@ pub(crate) async fn carry_one<L: Local>(
             timeout_at(deadline, carried).await.unwrap_or_else(|_| Account {
                 peer: peer.to_owned(),
                 outcome: Ok(End::Stopped),
-                sent: 0,
-                received: 0,
+                sent: sent.load(Ordering::Relaxed),
+                received: received.load(Ordering::Relaxed),
                 elapsed: started.elapsed(),
             })
         }
@@ -471,7 +476,7 @@ impl Activity {
     async fn silent_for(&self, idle: Option<Duration>) {
         let Some(idle) = idle else { return std::future::pending().await };
         loop {
-            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;
+            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle.min(EVER);
             if due <= Instant::now() {
                 return;
             }
@@ -480,9 +485,12 @@ impl Activity {
     }
 }
 
+/// As good as no limit, and no more than a clock can count: a hundred years.
+const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 async fn end_of(lifetime: Option<Duration>) {
     match lifetime {
-        Some(lifetime) => sleep(lifetime).await,
+        Some(lifetime) => sleep(lifetime.min(EVER)).await,
         None => std::future::pending().await,
     }
 }

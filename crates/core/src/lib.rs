@@ -4,6 +4,7 @@
 //! random numbers are a parameter, and bytes are slices.
 
 mod bastion;
+mod causes;
 mod cloud;
 mod data_plane;
 mod error;
@@ -19,6 +20,7 @@ mod target;
 mod wait;
 
 pub use bastion::{BastionHost, Sku};
+pub use causes::causes;
 pub use cloud::Cloud;
 pub use data_plane::{Grant, GrantError, service_message};
 pub use error::Error;

@@ -12,6 +12,8 @@ pub enum End {
     LocalClosed,
     /// The local side broke: it reset the connection, or stopped reading.
     LocalBroken(String),
+    /// The local side could not be read or written: a full disk, say. What came meanwhile is lost.
+    LocalFailed(String),
     /// The service sent a close frame; 1005 stands for one without a code (RFC 6455 §7.4.1).
     Closed {
         /// The close code.
@@ -59,6 +61,7 @@ impl fmt::Display for End {
         match self {
             End::LocalClosed => formatter.write_str("closed by the local side"),
             End::LocalBroken(error) => write!(formatter, "the local side broke: {error}"),
+            End::LocalFailed(error) => write!(formatter, "the local side failed: {error}"),
             End::Closed { code: 1000 | 1005, .. } => formatter.write_str("closed by the VM"),
             End::Closed { code, reason } if reason.is_empty() => {
                 write!(formatter, "closed by the service (code {code})")
@@ -198,7 +201,7 @@ fn is_curable(end: &End) -> bool {
         | End::Silent
         | End::Dead
         | End::Unreachable => true,
-        End::LocalClosed | End::LocalBroken(_) | End::Stopped | End::Declined => false,
+        End::LocalClosed | End::LocalBroken(_) | End::LocalFailed(_) | End::Stopped | End::Declined => false,
     }
 }
 

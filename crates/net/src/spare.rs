@@ -7,8 +7,9 @@ use std::task::{Context, Waker};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::Origin;
 use crate::dial::Dialer;
@@ -39,6 +40,8 @@ struct Spare {
     origin: Origin,
     /// None while it is being opened.
     wire: Option<Wire>,
+    /// Its task ends when this is dropped.
+    _kept: oneshot::Sender<()>,
 }
 
 impl Spares {
@@ -69,22 +72,24 @@ impl Spares {
         for _ in 0..count.saturating_sub(there).min(room) {
             slots.last += 1;
             let number = slots.last;
-            slots.spares.push(Spare { number, origin: origin.clone(), wire: None });
+            let (kept, gone) = oneshot::channel();
+            slots.spares.push(Spare { number, origin: origin.clone(), wire: None, _kept: kept });
             let (shelf, dialer, origin) = (Arc::clone(&self.shelf), dialer.clone(), origin.clone());
-            tasks.spawn_on(async move { shelf.keep(number, &dialer, &origin).await }, &runtime);
+            tasks.spawn_on(async move { shelf.keep(number, &dialer, &origin, gone).await }, &runtime);
         }
     }
 }
 
 impl Shelf {
     /// One spare from its beginning to its end, unless it is taken before that.
-    async fn keep(&self, number: u64, dialer: &Dialer, origin: &Origin) {
+    async fn keep(&self, number: u64, dialer: &Dialer, origin: &Origin, gone: oneshot::Receiver<()>) {
         match Box::pin(dialer.dial(origin)).await {
             Ok(wire) => {
                 if let Some(spare) = self.slots().spares.iter_mut().find(|spare| spare.number == number) {
                     spare.wire = Some(wire);
                 }
-                sleep(IDLE_TIMEOUT).await;
+                // Over, or taken.
+                drop(timeout(IDLE_TIMEOUT, gone).await);
             }
             // Whoever wants a connection meets the same fault, and tells it.
             Err(error) => tracing::debug!(%origin, %error, "no spare connection"),

@@ -1,5 +1,6 @@
 //! What happens to connections, for whoever wants to tell. It leaves out telling.
 
+use bastide_core::causes;
 use std::time::Duration;
 
 use crate::Error;
@@ -81,15 +82,7 @@ impl Account {
     pub fn reason(&self) -> String {
         match &self.outcome {
             Ok(end) => end.to_string(),
-            Err(error) => {
-                let mut words = error.to_string();
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    words = format!("{words}: {cause}");
-                    source = cause.source();
-                }
-                words
-            }
+            Err(error) => causes(error).join(": "),
         }
     }
 }

@@ -2,10 +2,9 @@
 //! there is nothing to forget. It leaves out minting (`mint`) and what the token opens.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bastide_core::{Grant, Plan};
+use bastide_core::{Grant, Plan, causes};
 use bastide_net::{Network, Origin};
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -13,9 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::{Debt, Entry, Error, Event, Ledger, Observer, USER_AGENT};
+use crate::dues::Due;
+use crate::{Debt, Dues, Entry, Error, Event, Ledger, Observer, USER_AGENT};
 
 /// A grant that is given back when this is dropped, wherever that happens: at the end of a connection, in a
 /// cancelled future, in a panic.
@@ -31,13 +30,13 @@ pub(crate) struct Lease {
     reaper: Reaper,
     /// Makes [`Reaper::finish`] wait for leases in use. Dropped after the release has begun, so that there is
     /// no moment at which neither is waited for.
-    _counted: TaskTrackerToken,
+    _due: Due,
 }
 
 impl Lease {
     pub(crate) fn new(grant: Grant, host: Origin, reaper: Reaper) -> Self {
-        let counted = reaper.shared.tasks.token();
-        let mut lease = Self { grant, host, connection: 0, entry: None, reaper, _counted: counted };
+        let due = reaper.shared.dues.due();
+        let mut lease = Self { grant, host, connection: 0, entry: None, reaper, _due: due };
         // Before anything else: a process killed until here leaves a token that nobody knows of.
         lease.entry = lease.reaper.shared.ledger.as_ref().and_then(|ledger| ledger.record(&lease.debt()));
         lease
@@ -79,9 +78,8 @@ struct Shared {
     observer: Observer,
     ledger: Option<Arc<dyn Ledger>>,
     runtime: Handle,
-    tasks: TaskTracker,
+    dues: Dues,
     turns: Semaphore,
-    leaked: AtomicU64,
 }
 
 /// Releases under way at once: more only make a burst for a service that has just seen a burst of closes.
@@ -105,6 +103,7 @@ impl Reaper {
         observer: Observer,
         ledger: Option<Arc<dyn Ledger>>,
         runtime: Handle,
+        dues: Dues,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -112,9 +111,8 @@ impl Reaper {
                 observer,
                 ledger,
                 runtime,
-                tasks: TaskTracker::new(),
+                dues,
                 turns: Semaphore::new(RELEASES_AT_ONCE),
-                leaked: AtomicU64::new(0),
             }),
         }
     }
@@ -122,7 +120,7 @@ impl Reaper {
     /// Starts giving a token back.
     pub(crate) fn release(&self, release: Release) {
         let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn_on(async move { shared.give_back(release).await }, &self.shared.runtime);
+        self.adopt(async move { shared.give_back(release).await });
     }
 
     /// Gives back what processes that are gone have left, in the background. What is not done by `stop` stays in the
@@ -147,18 +145,13 @@ impl Reaper {
 
     /// Runs a mint to its end even if nobody waits for it any more: what it mints is then released.
     pub(crate) fn adopt<F: Future<Output = ()> + Send + 'static>(&self, mint: F) {
-        self.shared.tasks.spawn_on(mint, &self.shared.runtime);
+        self.shared.dues.spawn(&self.shared.runtime, mint);
     }
 
     /// Waits until every mint and release under way is done and no lease is left, or `grace` is over; how many
     /// tokens were not given back.
     pub(crate) async fn finish(&self, grace: Duration) -> u64 {
-        self.shared.tasks.close();
-        let under_way = match timeout(grace, self.shared.tasks.wait()).await {
-            Ok(()) => 0,
-            Err(_) => self.shared.tasks.len() as u64,
-        };
-        self.shared.leaked.load(Ordering::Relaxed) + under_way
+        self.shared.dues.settle(grace).await
     }
 }
 
@@ -183,7 +176,7 @@ impl Shared {
             }
         }
         drop(turn);
-        self.leaked.fetch_add(1, Ordering::Relaxed);
+        self.dues.note_leak();
         (self.observer)(Event::Leaked { id, reason });
     }
 
@@ -247,7 +240,7 @@ async fn try_release(network: &Network, release: &Debt) -> Result<(), String> {
     let answer = timeout(RELEASE_WITHIN, network.send(request)).await;
     match answer {
         Err(_) => Err(format!("no answer within {} s", RELEASE_WITHIN.as_secs())),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(causes(&error).join(": ")),
         // 404: the service has forgotten it already (protocol.md §3 step 4).
         Ok(Ok(answer)) if matches!(answer.status().as_u16(), 200 | 204 | 404) => Ok(()),
         Ok(Ok(answer)) => Err(format!("status {}", answer.status().as_u16())),

@@ -5,6 +5,7 @@
 //! A connection's path is [`Relay::carry`]: authorise, mint beside dial, upgrade, relay, judge, release. What
 //! happens on it is told to an [`Observer`].
 
+mod dues;
 mod error;
 mod event;
 #[cfg(fuzzing)]
@@ -25,6 +26,7 @@ mod vigil;
 
 use std::sync::Arc;
 
+pub use dues::Dues;
 pub use error::{Error, Wanted};
 pub use event::{Account, Event, Moved};
 pub use lease::give_back;

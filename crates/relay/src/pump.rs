@@ -120,16 +120,22 @@ async fn next(news: &mut watch::Receiver<News>) -> News {
 /// Ends the local side without losing what was written to it: FIN, then whatever the program still sends is
 /// read and dropped until it closes too, since closing a socket with unread data resets the connection and
 /// takes the undelivered bytes with it (RFC 1122 §4.2.2.13).
-pub(crate) async fn close_local<L: Local>(local: &mut L, end: &End) {
+///
+/// Returns how the last bytes were lost, if they were.
+pub(crate) async fn close_local<L: Local>(local: &mut L, end: &End) -> Option<End> {
     let limit = if *end == End::Stopped { LOCAL_STOP_WITHIN } else { LOCAL_CLOSE_WITHIN };
     let closing = async {
+        local.flush().await?;
         local.shutdown().await?;
         let mut sink = [0; 4096];
         while local.resets_when_closed() && local.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
-    // Past the limit, or with an error, nobody is left to lose anything.
-    drop(timeout(limit, closing).await);
+    match timeout(limit, closing).await {
+        Ok(Err(error)) => Some(end_of_local(Some(error))).filter(|end| matches!(end, End::LocalFailed(_))),
+        // Past the limit nobody is left to lose anything.
+        Ok(Ok(())) | Err(_) => None,
+    }
 }
 
 /// Ends TLS with a close_notify.
@@ -176,15 +182,21 @@ impl Drive {
                     moved = true;
                 }
                 Poll::Ready(result) => {
-                    session.local_broken(describe(result.err()), Instant::now().into_std());
+                    session.local_broken(end_of_local(result.err()), Instant::now().into_std());
                     return true;
                 }
                 Poll::Pending => break,
             }
         }
-        if self.flush_local && Pin::new(&mut *local).poll_flush(context).is_ready() {
-            // An error shows again at the next write or read.
+        if self.flush_local
+            && let Poll::Ready(flushed) = Pin::new(&mut *local).poll_flush(context)
+        {
             self.flush_local = false;
+            // Where another thread writes, this is how a write has failed.
+            if let Err(error) = flushed {
+                session.local_broken(end_of_local(Some(error)), Instant::now().into_std());
+                return true;
+            }
         }
         moved
     }
@@ -279,7 +291,7 @@ fn read_local<L: Local>(session: &mut Session, local: &mut L, context: &mut Cont
         Poll::Pending => return false,
         Poll::Ready(Ok(0)) => session.local_eof(now),
         Poll::Ready(Ok(count)) => session.from_local(count, now),
-        Poll::Ready(Err(error)) => session.local_broken(describe(Some(error)), now),
+        Poll::Ready(Err(error)) => session.local_broken(end_of_local(Some(error)), now),
     }
     true
 }
@@ -303,6 +315,16 @@ fn is_due<W: Line>(
     }
     session.tick(Instant::now().into_std(), || wire.standing());
     true
+}
+
+/// A program that has gone away is an end among others; everything else is a failure.
+fn end_of_local(error: Option<io::Error>) -> End {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+    let is_gone = error.as_ref().is_none_or(|error| {
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
+    });
+    let words = describe(error);
+    if is_gone { End::LocalBroken(words) } else { End::LocalFailed(words) }
 }
 
 fn describe(error: Option<io::Error>) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bastide_core::{
     Attempt, End, Heard, Plan, Provider, RdpFile, RdpSignIn, ResourceId, RetryPolicy, TokenRequest, Verdict,
-    is_closed_port, verdict,
+    causes, is_closed_port, verdict,
 };
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
@@ -22,7 +22,7 @@ use crate::pump::{close_local, close_wire, pump};
 use crate::session::{Ping, Replay, Session, SessionOptions};
 use crate::stock::Stock;
 use crate::vigil::Vigil;
-use crate::{Account, Error, Event, Ledger, Moved, Observer};
+use crate::{Account, Dues, Error, Event, Ledger, Moved, Observer};
 
 /// How connections are opened and kept.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Options {
     pub linger: Duration,
     /// Where minted tokens stand written until they are given back. Default: nowhere.
     pub ledger: Option<Arc<dyn Ledger>>,
+    /// Whose it is what the relay owes the service. Default: nobody's but its own.
+    pub dues: Dues,
     /// Leases kept minted ahead, at most 20, so that a connection is open after one round trip: from
     /// [`Relay::prepare`] or the first connection on, until none has come for 30 s; then they are released, and the
     /// next connection has them minted again. Each is a session that counts against the Bastion host's limit
@@ -61,6 +63,7 @@ impl Default for Options {
             first_byte: None,
             linger: Duration::from_secs(10),
             ledger: None,
+            dues: Dues::default(),
             prefetch: 0,
         }
     }
@@ -93,7 +96,8 @@ pub struct VmState {
     pub state: String,
 }
 
-/// Carries connections to one port of one target. A cheap handle: clones share everything.
+/// Carries connections to one port of one target. A cheap handle: clones share everything, and the last one that is
+/// dropped gives back what was minted ahead.
 #[derive(Clone)]
 pub struct Relay {
     shared: Arc<Shared>,
@@ -111,6 +115,16 @@ struct Shared {
     expects_more: AtomicBool,
     vigil: Arc<Vigil>,
 }
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.stock.clear();
+    }
+}
+
+/// As good as no limit, and no more than a clock can count: a hundred years.
+const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Connections being opened at once: each costs a TLS handshake here and a session at the service, whose limit
 /// is about 40 an instance (protocol.md §4).
@@ -146,9 +160,11 @@ impl Relay {
         let front = Origin::https(plan.dns_name()).map_err(|error| Error::Pod {
             reason: format!("'{}' is no host name: {error}", plan.dns_name()),
         })?;
+        let options = Options { connect_timeout: options.connect_timeout.min(EVER), ..options };
         let runtime = tokio::runtime::Handle::current();
         let ledger = options.ledger.clone();
-        let reaper = Reaper::new(network.clone(), Arc::clone(&observer), ledger, runtime);
+        let dues = Dues::within(&options.dues);
+        let reaper = Reaper::new(network.clone(), Arc::clone(&observer), ledger, runtime, dues);
         let stop = CancellationToken::new();
         reaper.work_off(stop.clone());
         let vigil = Arc::new(Vigil::new(match options.keepalive {
@@ -307,7 +323,7 @@ impl Shared {
             let attempt = Attempt { number, end: &failure.end, heard: Heard::Nothing };
             match verdict(&self.options.retry, attempt, rand::random()) {
                 Verdict::Again(pause) if Instant::now() + pause < deadline => {
-                    self.tell_retry(0, number, &failure.error.to_string(), pause);
+                    self.tell_retry(0, number, &causes(&failure.error).join(": "), pause);
                     tokio::select! {
                         () = sleep(pause) => {}
                         () = self.stop.cancelled() => return Err(Error::Stopped),
@@ -351,7 +367,7 @@ impl Shared {
                 Verdict::Again(pause)
                     if Instant::now() + pause < course.deadline && !is_closed_port(clean_ends) =>
                 {
-                    let reason = error.map_or_else(|| end.to_string(), |error| error.to_string());
+                    let reason = error.map_or_else(|| end.to_string(), |error| causes(&error).join(": "));
                     self.tell_retry(course.id, number, &reason, pause);
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -365,8 +381,10 @@ impl Shared {
                             // Before the local program hears of the end, upon which it may end us.
                             Err(error) => Err(self.testified(error, course.stop).await),
                         };
-                    close_local(local, &end).await;
-                    return outcome;
+                    return match (outcome, close_local(local, &end).await) {
+                        (Ok(end), Some(lost)) if end.is_ordinary() => Ok(lost),
+                        (outcome, _) => outcome,
+                    };
                 }
             }
         }
@@ -451,7 +469,7 @@ impl Shared {
         let lasted = Instant::now() >= course.deadline
             && matches!(end, End::Closed { .. } | End::Eof | End::Broken(_) | End::Dead);
         match end {
-            End::LocalClosed | End::LocalBroken(_) | End::Stopped => Ok(end),
+            End::LocalClosed | End::LocalBroken(_) | End::LocalFailed(_) | End::Stopped => Ok(end),
             // It was open, only nobody has said anything over it.
             _ if heard == Heard::Something || lasted => Ok(end),
             end if end.is_clean() && heard == Heard::NoAnswer => {

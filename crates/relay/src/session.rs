@@ -360,12 +360,12 @@ impl Session {
         }
     }
 
-    /// The local side is gone: nobody takes what the VM sends.
-    pub(crate) fn local_broken(&mut self, error: String, now: Instant) {
+    /// The local side is gone, as `end` has it: nobody takes what the VM sends.
+    pub(crate) fn local_broken(&mut self, end: End, now: Instant) {
         self.inbox.discard_payload();
         match self.phase {
-            Phase::Closing { .. } | Phase::Ended(_) => self.close(End::LocalBroken(error), Wire::Gone, now),
-            Phase::Fresh | Phase::Live => self.say_goodbye(End::LocalBroken(error), Wire::WriteOnly, now),
+            Phase::Closing { .. } | Phase::Ended(_) => self.close(end, Wire::Gone, now),
+            Phase::Fresh | Phase::Live => self.say_goodbye(end, Wire::WriteOnly, now),
         }
     }
 

@@ -404,3 +404,36 @@ fn help_names_every_flag() {
     let version = lab.bastide("--version").run().expect_code(0).text();
     assert!(version.starts_with("bastide 0."), "{version}");
 }
+
+#[test]
+fn what_cannot_be_written_is_no_success() {
+    let lab = Lab::new();
+    let line = lab.file(
+        "line",
+        format!("exec bastide proxy -n bastion -g demo --target-resource-id {} \"$@\"", lab.vm("web-01")),
+    );
+    let full = |stream: &str| {
+        let words = format!(". {} --resource-port 22 {stream} > /dev/full < /dev/null", line.display());
+        lab.program("bash").args(["-c", &words])
+    };
+    let said = "error: bytes may be missing: the local side failed: No space left on device";
+    full("").run().expect_code(1).expect_stderr(said).expect_stderr("hint: ");
+    let events = full("-o json").run().expect_code(1);
+    assert!(events.stderr.contains("\"code\":1,\"event\":\"error\""), "{events}");
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_an_event_too() {
+    let lab = Lab::new();
+    let check = |line: &str, is_stdout: bool| {
+        let outcome = lab.bastide(line).run().expect_code(2);
+        let stream = if is_stdout { outcome.text() } else { outcome.stderr.clone() };
+        let event = stream.lines().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let event = event.unwrap_or_else(|| panic!("no event: {outcome}"));
+        assert_eq!((&event["event"], &event["code"]), (&"error".into(), &2.into()), "{outcome}");
+    };
+    check("tunnel --nope -o json", true);
+    check("completions klingon --output=json", true);
+    check("proxy --resource-port abc -o json", false);
+    assert_eq!(lab.bastide("tunnel --nope").run().expect_code(2).text(), "");
+}

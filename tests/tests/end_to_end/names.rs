@@ -266,6 +266,26 @@ fn an_answer_is_kept_for_the_next_run() {
 }
 
 #[test]
+fn what_proved_a_kept_place_is_given_back_however_the_command_ends() {
+    let lab = world();
+    answers(&lab, "web-01");
+    let is_settled = || lab.transcript().mints() == lab.transcript().releases();
+    lab.bastide("ssh web-01 --auth-type plugin:nothere").run().expect_code(2);
+    assert!(lab.transcript().mints() == 2 && is_settled());
+    // Another process carries the session: what ours had is not needed.
+    let apart = "-o ControlMaster=auto -o ControlPersist=1 -o ControlPath=./%C true";
+    ssh(&lab, "web-01", apart).expect_code(0);
+    lab.wait_for_releases();
+    assert_eq!(lab.transcript().mints(), 4);
+    // No limit is too long for a clock.
+    let forever = u64::MAX;
+    answers(
+        &lab,
+        &format!("web-01 --timeout {forever} --idle-timeout {forever} --connect-timeout {forever}"),
+    );
+}
+
+#[test]
 fn many_at_one_time_lose_nothing() {
     let lab = world();
     std::thread::scope(|scope| {

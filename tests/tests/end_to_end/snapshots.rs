@@ -66,8 +66,9 @@ fn an_error_for_each_exit_code() {
     let tunnel = |more: &str| lab.bastide(&format!("tunnel {AT} --resource-port 7 {more}"));
     let on_host = |host: &str| lab.bastide(&format!("tunnel {AT} --resource-port 7 -n {host}"));
 
+    check("1-a-full-disk", lab.program("bash").args(["-c", "bastide config show > /dev/full"]));
     let ssh = lab.bastide(&format!("ssh {AT}"));
-    check("1-a-fault-of-ours", ssh.env("XDG_STATE_HOME", lab.file("taken", "")));
+    check("2-no-place-for-host-keys", ssh.env("XDG_STATE_HOME", lab.file("taken", "")));
     check("2-no-vm", lab.bastide("tunnel -n bastion -g demo --resource-port 22"));
     check("2-unknown-flag", tunnel("--resource-prot 22"));
     check("2-unknown-value", tunnel("--keepalive sometimes"));

@@ -60,11 +60,9 @@ impl Arm {
     /// # Errors
     /// Those of an exchange with ARM.
     pub async fn survey(&self) -> Result<Topology, Error> {
+        let what = "the list of VMs and Bastion hosts";
         let (everything, instances) = (query::everything(), query::instances());
-        let (mut rows, more) = tokio::try_join!(
-            self.rows("the list of VMs and Bastion hosts", &everything),
-            self.rows("the list of scale-set instances", &instances),
-        )?;
+        let (mut rows, more) = tokio::try_join!(self.rows(what, &everything), self.rows(what, &instances),)?;
         rows.extend(more);
         Ok(Topology::new(rows))
     }

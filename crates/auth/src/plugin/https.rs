@@ -1,11 +1,10 @@
 //! Requests that a plugin has the host send: what it asks for is checked, sent over the one [`Network`] of the program,
 //! and the answer is laid out for C. It leaves out how they come and go (`host`, `call`).
 
-use std::error::Error;
 use std::ffi::{CString, c_char};
 use std::mem::offset_of;
 
-use bastide_core::{AuthError, Fault};
+use bastide_core::{AuthError, Fault, causes};
 use bastide_net::Network;
 use bastide_plugin_abi::raw;
 use bytes::Bytes;
@@ -66,7 +65,7 @@ pub(super) async fn send(
     network.send(request).await.map_err(|error| {
         let whose = if error.is_configuration() { Fault::Usage } else { Fault::Network };
         let hint = error.hint().or_else(|| Some("check the network, --proxy and --ca-bundle".into()));
-        fault(chain(&error), hint, whose)
+        fault(causes(&error).join(": "), hint, whose)
     })
 }
 
@@ -120,17 +119,6 @@ impl Drop for Lent {
         // It may hold a secret.
         self.body.zeroize();
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

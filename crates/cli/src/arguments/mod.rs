@@ -13,7 +13,7 @@ mod wrong;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use bastide::{Credential, Environment};
+use bastide::{Credential, Dues, Environment};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -317,6 +317,9 @@ pub(crate) struct Global {
     /// What the configuration file says.
     #[arg(skip)]
     pub(crate) configuration: Configuration,
+    /// What the command owes the service when it ends.
+    #[arg(skip)]
+    pub(crate) dues: Dues,
     /// PEM file with certificates to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", help_heading = NETWORK)]
     pub(crate) ca_bundle: Vec<PathBuf>,
@@ -455,13 +458,15 @@ impl Words {
         given(known, &matches, &[ValueSource::CommandLine])
     }
 
-    /// What they say by themselves. Prints help or version and exits where that is asked for.
+    /// What they say by themselves: the command's name, and the flags that every command has. Prints help or version and
+    /// exits where that is asked for.
     ///
     /// # Errors
     /// Usage.
-    pub(crate) fn typed(&self) -> Result<(Command, Global), Failure> {
+    pub(crate) fn typed(&self) -> Result<(String, Global), Failure> {
         let (_, matches) = self.definition_and_matches()?;
-        self.read(&matches)
+        let (_, global) = self.read(&matches)?;
+        Ok((matches.subcommand_name().unwrap_or_default().to_owned(), global))
     }
 
     /// What may be said, and what is, before anybody has made sense of it.
@@ -472,6 +477,22 @@ impl Words {
         let mut definition = definition();
         let matches = definition.try_get_matches_from_mut(&self.0).map_err(|error| self.wrong(&error))?;
         Ok((definition, matches))
+    }
+
+    /// The command that words name which cannot be read: the first that could be one.
+    pub(crate) fn command_meant(&self) -> String {
+        let definition = definition();
+        let words = self.0.iter().skip(1).filter_map(|word| word.to_str());
+        let found = words.filter_map(|word| definition.find_subcommand(word)).next();
+        found.map(|command| command.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether words that cannot be read ask for JSON.
+    pub(crate) fn want_json(&self) -> bool {
+        let words: Vec<&str> = self.0.iter().filter_map(|word| word.to_str()).collect();
+        let ours = words.split(|word| *word == "--").next().unwrap_or_default();
+        ours.iter().any(|word| matches!(*word, "-ojson" | "-o=json" | "--output=json"))
+            || ours.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
     }
 
     /// What they say together with the user's configuration file.

@@ -19,6 +19,7 @@ use crate::files::{self, Mode};
 use crate::report::Reporter;
 use crate::setup::{FirstWord, Found};
 use crate::signals::Signals;
+use crate::stable_hash::stable_hash;
 use crate::tunnel::{Order, Ready};
 use crate::{program, setup, sys, tunnel};
 
@@ -35,7 +36,7 @@ pub(crate) fn run(global: &Global, rdp: &Rdp, reporter: &Reporter) -> Result<Exi
     // A desktop comes over one or two connections: a second thread would only cost wake-ups.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let session = Session { rdp, reader, editor, reporter };
-    setup::block_on(runtime, session.run(global, wish))
+    setup::block_on(runtime, global, session.run(global, wish))
 }
 
 /// Which way the user wants to go.
@@ -422,21 +423,17 @@ fn tcp_port(endpoint: &Endpoint) -> Option<u16> {
 /// Local ports for a VM of this identity, in the order in which they are tried: some that are the same each time, then
 /// any free one.
 fn own_ports(identity: &str) -> Vec<u16> {
-    // FNV-1a with 32 bits, which stays the same from one version to the next.
-    let hash = identity
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let start = hash % OWN_PORTS;
+    let start = stable_hash(identity.bytes()) % OWN_PORTS;
     let nth = |n| u16::try_from(FIRST_OWN_PORT + (start + n) % OWN_PORTS).unwrap_or_default();
     (0..SESSIONS_OF_ONE_VM).map(nth).chain([0]).collect()
 }
 
 /// Ports that no system gives out by itself: below Linux's 32,768 (`ip_local_port_range`) and the 49,152 of others.
-const FIRST_OWN_PORT: u32 = 20_000;
-const OWN_PORTS: u32 = 12_768;
+const FIRST_OWN_PORT: u64 = 20_000;
+const OWN_PORTS: u64 = 12_768;
 
 /// Windows lets two people in at once without licences; others that have the port by chance count, too.
-const SESSIONS_OF_ONE_VM: u32 = 4;
+const SESSIONS_OF_ONE_VM: u64 = 4;
 
 /// A name that is one in a file's name, and one word in a list with commas.
 fn file_name(name: &str) -> String {

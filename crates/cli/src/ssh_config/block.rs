@@ -2,7 +2,6 @@
 //! VM by their ids, so that nothing has to be looked up when ssh is started. It leaves out the file (`own_file`).
 
 use std::ffi::OsString;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use bastide::{Certificate, Plan};
@@ -14,6 +13,7 @@ use crate::openssh::{self, Aid, IdentityAid, IdentityPlace, Way};
 use crate::report::Reporter;
 use crate::setup::{self, Found};
 use crate::ssh;
+use crate::stable_hash::stable_hash;
 
 /// A VM's block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) async fn make(
         });
     }
 
-    let known_hosts = ssh::known_hosts()?;
+    let known_hosts = ssh::known_hosts(&wanted.sign_in)?;
     let vm = openssh::Identity {
         host_name: openssh::connection_name(plan.target_name(), plan.host_key_alias()),
         host_key_alias: plan.host_key_alias(),
@@ -167,12 +167,8 @@ async fn certificate(
 
 /// A folder's name for whoever these flags sign in: VMs of one tenant share a certificate.
 fn who(flags: &[OsString]) -> String {
-    let mut hasher = DefaultHasher::new();
-    for flag in flags {
-        hasher.write(flag.as_encoded_bytes());
-        hasher.write_u8(0);
-    }
-    format!("{:016x}", hasher.finish())
+    let bytes = flags.iter().flat_map(|flag| flag.as_encoded_bytes().iter().copied().chain([0]));
+    format!("{:016x}", stable_hash(bytes))
 }
 
 /// Without flags that say what holds anyhow.

@@ -21,7 +21,7 @@ use crate::signals::Signals;
 pub(crate) fn run(global: &Global, wanted: &SshConfig, reporter: &Reporter) -> Result<Exit, Failure> {
     let folder = SshFolder::of_user()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    setup::block_on(runtime, async {
+    setup::block_on(runtime, global, async {
         let signals = Signals::listen(reporter).map_err(Failure::system("signals cannot be received"))?;
         let doing = async {
             match wanted.remove.as_slice() {

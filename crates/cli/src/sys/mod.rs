@@ -12,14 +12,15 @@ mod windows;
 pub(crate) use unix::{
     Echo, HANG_UP, HangUps, PassedSignals, PrivateFolder, StopSignals, ask_on_terminal, configuration_folder,
     exit_of, has_display, is_executable, keep_stdout, lockable, make_alike, make_private_folder, pass_signal,
-    places_folder, private_folder, raise_descriptor_limit, readers_beside_owner, settle_stdout, split,
-    state_folder, stdin, stdout, stdout_columns, stdout_for_child, stdout_lines, terminal_size,
+    places_folder, private_folder, raise_descriptor_limit, readers_beside_owner, settle_stdout, shell_quoted,
+    split, state_folder, stdin, stdout, stdout_columns, stdout_for_child, stdout_lines, terminal_size,
     unbuffered_stdin,
 };
 #[cfg(not(unix))]
 pub(crate) use windows::{
     Echo, HANG_UP, HangUps, PassedSignals, PrivateFolder, StopSignals, ask_on_terminal, configuration_folder,
     exit_of, has_display, is_executable, keep_stdout, lockable, make_alike, make_private_folder, pass_signal,
-    places_folder, private_folder, raise_descriptor_limit, readers_beside_owner, settle_stdout, split,
-    state_folder, stdin, stdout, stdout_columns, stdout_for_child, stdout_lines, systemd, terminal_size,
+    places_folder, private_folder, raise_descriptor_limit, readers_beside_owner, settle_stdout, shell_quoted,
+    split, state_folder, stdin, stdout, stdout_columns, stdout_for_child, stdout_lines, systemd,
+    terminal_size,
 };

@@ -489,3 +489,8 @@ pub(crate) fn make_alike(file: &File, other: &Metadata) -> io::Result<()> {
 pub(crate) fn lockable(folder: &Path) -> io::Result<File> {
     File::open(folder)
 }
+
+/// A word in quotes for the user's shell (POSIX, 2.2.2).
+pub(crate) fn shell_quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

@@ -205,6 +205,11 @@ impl HangUps {
 /// No signal here has the number.
 pub(crate) const HANG_UP: u8 = 1;
 
+/// A word in quotes for `CreateProcess` and cmd.exe, which know double ones alone; no path holds one.
+pub(crate) fn shell_quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('"', "\\\""))
+}
+
 /// There is none.
 pub(crate) mod systemd {
     use std::collections::BTreeMap;

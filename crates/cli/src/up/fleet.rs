@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use bastide::{
-    Environment, Forward, Inherited, PeerPolicy, Relay, RelayOptions, Seats, StopCause, Stopped, Tunnel,
-    TunnelOptions,
+    Dues, Environment, Forward, Inherited, PeerPolicy, Relay, RelayOptions, Seats, StopCause, Stopped,
+    Tunnel, TunnelOptions,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ pub(super) struct Fleet {
     environment: Environment,
     /// Flags of `up` that every tunnel has.
     globals: Vec<String>,
+    dues: Dues,
     reporter: Reporter,
     running: BTreeMap<String, Running>,
     /// Ends with the name of the tunnel.
@@ -55,13 +56,16 @@ pub(super) struct Changes {
     pub(super) added: Vec<String>,
     pub(super) changed: Vec<String>,
     pub(super) removed: Vec<String>,
+    /// Those that had to wait for the place of another one, and then did not get it.
+    pub(super) failed: Vec<String>,
 }
 
 impl Fleet {
-    pub(super) fn new(globals: Vec<String>, reporter: &Reporter) -> Self {
+    pub(super) fn new(globals: Vec<String>, dues: &Dues, reporter: &Reporter) -> Self {
         Self {
             environment: Environment::of_process(),
             globals,
+            dues: dues.clone(),
             reporter: reporter.clone(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -95,7 +99,10 @@ impl Fleet {
     /// different is stopped, its connections with it. Sockets of `inherited` are taken by the tunnels of their names.
     ///
     /// # Errors
-    /// When a new tunnel can't listen; then everything is as it was.
+    /// When a new tunnel can't listen; then everything is as it was. One whose place is free only when another one has
+    /// stopped can't be tried before: if that fails, it is among the [`Changes::failed`].
+    ///
+    /// Not cancel safe: what has stopped has stopped. [`Fleet::close`] ends the rest.
     pub(super) async fn apply(
         &mut self,
         wanted: BTreeMap<String, Vec<String>>,
@@ -136,7 +143,12 @@ impl Fleet {
         for (name, words) in later {
             match self.prepare(name.clone(), words, Vec::new()).await {
                 Ok(tunnel) => prepared.push(tunnel),
-                Err(failure) => self.reporter.for_tunnel(&name, None).failure(&failure),
+                Err(failure) => {
+                    self.reporter.for_tunnel(&name, None).failure(&failure);
+                    changes.added.retain(|added| *added != name);
+                    changes.changed.retain(|changed| *changed != name);
+                    changes.failed.push(name);
+                }
             }
         }
         for tunnel in prepared {
@@ -164,7 +176,12 @@ impl Fleet {
 
     /// Ends all of them; how many tokens were not given back.
     pub(super) async fn close(mut self) -> u64 {
-        self.stop(&self.running.keys().cloned().collect()).await;
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            self.leaked += ended.map_or(0, |(_, stopped)| stopped.leaked);
+        }
         self.leaked
     }
 
@@ -206,7 +223,9 @@ impl Fleet {
         let line = [OsString::from("bastide")].into_iter().chain(self.globals.iter().map(OsString::from));
         let line = line.chain([OsString::from("tunnel")]).chain(words.iter().map(OsString::from));
         match Words::new(line.collect()).configured(&self.environment) {
-            Ok((Command::Tunnel(tunnel), global)) => Ok((global, tunnel)),
+            Ok((Command::Tunnel(tunnel), global)) => {
+                Ok((Global { dues: self.dues.clone(), ..global }, tunnel))
+            }
             Ok(_) => Err(Failure::usage(format!("'{name}' is no tunnel"), "see `bastide up --help`")),
             Err(failure) => {
                 Err(Failure::usage(format!("tunnel '{name}': {failure}"), failure.hint().unwrap_or_default()))

@@ -34,7 +34,7 @@ pub(crate) fn run(global: &Global, up: &arguments::Up, reporter: &Reporter) -> R
     let tunnels = read()?;
     let words = Words::of_process();
     if up.check {
-        Fleet::new(words.globals()?, reporter).check(&tunnels.words)?;
+        Fleet::new(words.globals()?, &global.dues, reporter).check(&tunnels.words)?;
         reporter.event("checked", json!({"file": path, "tunnels": tunnels.words.len()}));
         reporter.say(&format!("{} means something: {} tunnels", path.display(), tunnels.words.len()));
         return Ok(Exit::Done);
@@ -46,8 +46,8 @@ pub(crate) fn run(global: &Global, up: &arguments::Up, reporter: &Reporter) -> R
         && sys::terminal_size().is_some();
     let reporter = if is_live { reporter.without_progress() } else { reporter.clone() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    setup::block_on(runtime, async {
-        let fleet = Fleet::new(words.globals()?, &reporter);
+    setup::block_on(runtime, global, async {
+        let fleet = Fleet::new(words.globals()?, &global.dues, &reporter);
         let screen = if is_live { Screen::Live } else { Screen::Lines };
         serve(fleet, tunnels, &read, up, screen, &reporter).await
     })
@@ -120,7 +120,17 @@ async fn serve(
                     break Exit::Signal(sys::HANG_UP);
                 }
                 systemd::reloading();
-                reload(&mut fleet, read, reporter).await;
+                {
+                    let mut reloading = std::pin::pin!(reload(&mut fleet, read, reporter));
+                    loop {
+                        tokio::select! {
+                            () = &mut reloading => break,
+                            () = stop.cancelled() => break,
+                            () = next(watchdog.as_mut()) => systemd::alive(),
+                            () = answer(health.as_mut().as_pin_mut()) => {}
+                        }
+                    }
+                }
                 publish(&fleet);
                 systemd::ready();
             }
@@ -197,11 +207,17 @@ async fn reload(fleet: &mut Fleet, read: &dyn Fn() -> Result<Tunnels, Failure>, 
 }
 
 fn tell(changes: &Changes, reporter: &Reporter) {
-    let Changes { added, changed, removed } = changes;
-    reporter.event("reloaded", json!({"added": added, "changed": changed, "removed": removed}));
+    let Changes { added, changed, removed, failed } = changes;
+    let fields = json!({"added": added, "changed": changed, "removed": removed, "failed": failed});
+    reporter.event("reloaded", fields);
     let part =
         |word: &str, names: &[String]| (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")));
-    let parts = [part("added", added), part("changed", changed), part("removed", removed)];
+    let parts = [
+        part("added", added),
+        part("changed", changed),
+        part("removed", removed),
+        part("could not open", failed),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     let words = if parts.is_empty() { "nothing has changed".to_owned() } else { parts.join("; ") };
     reporter.say(&format!("Read the file anew: {words}"));

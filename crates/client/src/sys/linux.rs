@@ -1,12 +1,13 @@
-//! Whose process is at the other end of a loopback connection, as sock_diag(7) knows. It leaves out what to do about
-//! it.
+//! Whose process is at the other end of a local connection, as sock_diag(7) knows, and whether it has gone. It leaves out
+//! what to do about it.
 
 use std::io;
 
 use bastide_net::{Diagnosis, diagnose};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Lets a connection in whose other end belongs to our user or to root. A connection from another machine has no
 /// socket here, and passes: binding to more than loopback is a decision of its own.
@@ -44,6 +45,15 @@ pub(crate) fn is_abandoned(stream: &TcpStream) -> bool {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return false };
     peer.ip().to_canonical().is_loopback()
         && matches!(diagnose(peer, local), Ok(None | Some(Diagnosis { inode: 0, .. })))
+}
+
+/// Whether the program at the other end has closed its socket for good, and not only for writing: what `POLLHUP` means
+/// here (unix(7)); elsewhere it may be the end of one direction.
+pub(crate) fn is_hung_up(stream: &UnixStream) -> bool {
+    let mut descriptors = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut descriptors, Some(&now)).is_ok()
+        && descriptors.iter().any(|descriptor| descriptor.revents().contains(PollFlags::HUP))
 }
 
 #[cfg(test)]
@@ -89,5 +99,28 @@ mod tests {
         assert!(!is_abandoned(&server));
         drop(client);
         assert!(is_abandoned(&server));
+    }
+
+    #[tokio::test]
+    async fn a_unix_sockets_close_is_told_from_a_half_close() {
+        use tokio::io::AsyncWriteExt;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!is_hung_up(&ours));
+        theirs.shutdown().await.unwrap();
+        assert!(!is_hung_up(&ours));
+        drop(theirs);
+        assert!(is_hung_up(&ours));
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_a_close_is_still_there() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!super::super::has_unread(&ours));
+        theirs.write_all(b"x").await.unwrap();
+        drop(theirs);
+        assert!(is_hung_up(&ours) && super::super::has_unread(&ours));
+        ours.read_exact(&mut [0]).await.unwrap();
+        assert!(!super::super::has_unread(&ours));
     }
 }

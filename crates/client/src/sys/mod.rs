@@ -10,11 +10,9 @@ mod unix;
 mod windows;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{admit_same_user, is_abandoned};
+pub(crate) use linux::{admit_same_user, is_abandoned, is_hung_up};
 #[cfg(unix)]
-pub(crate) use unix::{
-    OwnedSocket, create_private, create_private_folder, descriptor_limit, has_unread, is_hung_up,
-};
+pub(crate) use unix::{OwnedSocket, create_private, create_private_folder, descriptor_limit, has_unread};
 #[cfg(not(unix))]
 pub(crate) use windows::{create_private, create_private_folder, descriptor_limit, has_unread};
 
@@ -27,5 +25,11 @@ pub(crate) fn admit_same_user(_: &tokio::net::TcpStream) -> std::io::Result<()> 
 /// Where the kernel does not tell whether a connection still has an owner, its FIN means only what it says.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_abandoned(_: &tokio::net::TcpStream) -> bool {
+    false
+}
+
+/// Where the kernel does not tell, either.
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) fn is_hung_up(_: &tokio::net::UnixStream) -> bool {
     false
 }

@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{UnixListener, UnixStream};
@@ -62,14 +61,6 @@ impl OwnedSocket {
     }
 }
 
-/// Whether the program at the other end has closed its socket for good, and not only for writing.
-pub(crate) fn is_hung_up(stream: &UnixStream) -> bool {
-    let mut descriptors = [PollFd::new(stream, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut descriptors, Some(&now)).is_ok()
-        && descriptors.iter().any(|descriptor| descriptor.revents().contains(PollFlags::HUP))
-}
-
 /// Whether the other end has sent something that was not read.
 pub(crate) fn has_unread(stream: impl AsFd) -> bool {
     let mut byte = [0];
@@ -122,29 +113,6 @@ mod tests {
         assert_eq!(OwnedSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn a_close_is_told_from_a_half_close() {
-        use tokio::io::AsyncWriteExt;
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        assert!(!is_hung_up(&ours));
-        theirs.shutdown().await.unwrap();
-        assert!(!is_hung_up(&ours));
-        drop(theirs);
-        assert!(is_hung_up(&ours));
-    }
-
-    #[tokio::test]
-    async fn what_was_sent_before_a_close_is_still_there() {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        assert!(!has_unread(&ours));
-        theirs.write_all(b"x").await.unwrap();
-        drop(theirs);
-        assert!(is_hung_up(&ours) && has_unread(&ours));
-        ours.read_exact(&mut [0]).await.unwrap();
-        assert!(!has_unread(&ours));
     }
 
     #[tokio::test]

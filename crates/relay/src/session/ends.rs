@@ -347,7 +347,7 @@ fn a_ping_is_blamed_only_for_what_it_may_have_done() {
     check(true, 31.9, &|session, at| session.wire_broken("reset".into(), at));
     check(true, 30.1, &|session, at| session.wire_deaf("reset".into(), at));
     check(false, 32.0, &|session, at| session.wire_eof(at));
-    check(false, 30.5, &|session, at| session.local_broken("reset".into(), at));
+    check(false, 30.5, &|session, at| session.local_broken(End::LocalBroken("reset".into()), at));
     check(false, 30.5, &|session, at| session.stop(at));
 }
 
@@ -415,7 +415,7 @@ fn a_broken_local_side_takes_nothing_and_tells_the_service() {
     let mut bench = Bench::new(OPTIONS);
     bench.say(0.0, b"sent");
     bench.wire(0.0, HELLO);
-    bench.session.local_broken("connection reset".into(), bench.at(0.1));
+    bench.session.local_broken(End::LocalBroken("connection reset".into()), bench.at(0.1));
     assert!(!bench.session.has_local() && !bench.session.wants_wire());
     bench.flush(0.1);
     assert_eq!(bench.end(), Some(End::LocalBroken("connection reset".into())));
@@ -425,7 +425,7 @@ fn a_broken_local_side_takes_nothing_and_tells_the_service() {
     let mut bench = Bench::new(OPTIONS);
     bench.wire(0.0, HELLO);
     bench.wire(0.0, CLOSE_1000);
-    bench.session.local_broken("connection reset".into(), bench.at(0.1));
+    bench.session.local_broken(End::LocalBroken("connection reset".into()), bench.at(0.1));
     assert_eq!(bench.end(), Some(closed(1000)));
 }
 

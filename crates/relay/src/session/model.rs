@@ -219,7 +219,7 @@ impl Model {
                 self.settle();
                 self.session.wire_eof(self.now);
             }
-            Last::LocalBroken => self.session.local_broken("reset".into(), self.now),
+            Last::LocalBroken => self.session.local_broken(End::LocalBroken("reset".into()), self.now),
             Last::LocalFin => {
                 self.settle();
                 self.step(&Step::Finish);
