@@ -107,7 +107,7 @@ fn run(command: Command, global: &Global, reporter: &Reporter) -> Result<Exit, F
         Command::Config { task } => config::run(global, &task, reporter),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man(man) => manual::man(&man),
-        Command::Plugin { task } => plugin::run(global, &task, reporter),
+        Command::Plugin { task } => plugin::run(global, task.as_ref(), reporter),
         Command::SshConfig(wanted) => ssh_config::run(global, &wanted, reporter),
         Command::SshCert(ssh_cert) => certificate::run(global, &ssh_cert, reporter),
         #[cfg(unix)]

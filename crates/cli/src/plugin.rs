@@ -12,10 +12,10 @@ use crate::report::Reporter;
 use crate::sys;
 
 /// Shows them, or checks one.
-pub(crate) fn run(global: &Global, task: &PluginTask, reporter: &Reporter) -> Result<Exit, Failure> {
+pub(crate) fn run(global: &Global, task: Option<&PluginTask>, reporter: &Reporter) -> Result<Exit, Failure> {
     let plugins = match task {
-        PluginTask::List => global.configuration.plugins.clone(),
-        PluginTask::Check { file } => vec![PluginSettings::new("", absolute(file))],
+        None | Some(PluginTask::List) => global.configuration.plugins.clone(),
+        Some(PluginTask::Check { file }) => vec![PluginSettings::new("", absolute(file))],
     };
     // A library may print when it is loaded.
     sys::keep_stdout().map_err(Failure::system("standard output cannot be kept from plugins"))?;

@@ -55,7 +55,7 @@ impl Product {
         }
         layout.text("share/zsh/site-functions/_bastide", self.completion("zsh")?);
         let documents = "share/doc/bastide";
-        for name in ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+        for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
             layout.file(format!("{documents}/{name}"), &release.root.join(name));
         }
         Ok(layout)
@@ -107,10 +107,15 @@ impl Product {
         layout.text(format!("{top}share/bastide/completions/bastide.elv"), self.completion("elvish")?);
         layout.below(&format!("{top}share/bastide/plugin-sdk"), &self.documents.kit);
         let documents = format!("{top}share/doc/bastide");
-        layout.file(format!("{documents}/README.md"), &from("README.md"));
+        for name in ["README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CHANGELOG.md"] {
+            let page = std::fs::read_to_string(from(name)).with_context(|| format!("cannot read {name}"))?;
+            // What they link to lies beside them here.
+            let page =
+                page.replace("](docs/", "](").replace("](crates/emulator/README.md)", "](emulator.md)");
+            layout.text(format!("{documents}/{name}"), page);
+        }
         layout.file(format!("{documents}/emulator.md"), &from("crates/emulator/README.md"));
-        // Not the pictures of the benchmarks.
-        layout.folder(&documents, &from("docs"), |name| !name.ends_with(".svg"))?;
+        layout.folder(&documents, &from("docs"), |_| true)?;
         layout.folder(&format!("{documents}/examples"), &from("crates/ffi/examples"), |_| true)?;
         layout.text(format!("{documents}/THIRD-PARTY.txt"), self.documents.notices.clone());
         layout.file(format!("{documents}/rust-standard-library.html"), &self.documents.standard_library);

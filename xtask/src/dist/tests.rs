@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::build::{Built, Speed};
+use super::layout::Layout;
 use super::product::Product;
 use super::target::Target;
 use super::{ANY_DAY, Release, SUMS, write};
@@ -48,6 +49,7 @@ fn packages_are_complete_the_same_twice_and_go_as_they_came() -> Result<()> {
     let sums = Command::new("sha256sum").args(["--check", "--quiet", SUMS]).current_dir(&one).status()?;
     assert!(sums.success());
     archive_is_complete(&release, &product)?;
+    links_lead_somewhere(&product.archive(&release)?)?;
     notices_are_complete(&product);
     works_where_it_is_unpacked(&one.join(release.name()))?;
     let package = files.iter().find(|file| file.extension().is_some_and(|end| end == "deb"));
@@ -87,6 +89,24 @@ fn archive_is_complete(release: &Release, product: &Product) -> Result<()> {
         "share/zsh/site-functions/_bastide",
     ] {
         assert!(paths.contains(&path), "{path} is not among\n{}", paths.join("\n"));
+    }
+    Ok(())
+}
+
+/// Those of the pages that are at other places in the sources.
+fn links_lead_somewhere(layout: &Layout) -> Result<()> {
+    let (paths, documents) = (layout.paths(), "share/doc/bastide");
+    for file in layout.files() {
+        let (path, bytes) = file?;
+        if !path.starts_with(documents) || !path.ends_with(".md") || path.matches('/').count() != 3 {
+            continue;
+        }
+        let page = String::from_utf8(bytes)?;
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_here = link.is_empty() || link.contains(":/") || link.contains(char::is_whitespace);
+            let place = format!("{documents}/{link}");
+            assert!(is_here || paths.contains(&place.as_str()), "{path} links to {link}");
+        }
     }
     Ok(())
 }

@@ -94,9 +94,9 @@ pub(crate) enum Command {
     /// Show the configured plugins, or whether a file can be one
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
-        /// What to do.
+        /// What to do; `list` where left out.
         #[command(subcommand)]
-        task: PluginTask,
+        task: Option<PluginTask>,
     },
     /// Show what holds for this machine or a VM, and where each value comes from
     #[command(after_help = CONFIG_EXAMPLES)]
@@ -647,7 +647,6 @@ mod tests {
             "bastide ssh /s --target-resource-id /s",
             "bastide ssh /s --auth-type fingerprint",
             "bastide ssh /s --auth-type plugin:",
-            "bastide plugin",
             "bastide sessions close -n b",
             "bastide sessions open",
             "bastide doctor /s --resource-port 0",

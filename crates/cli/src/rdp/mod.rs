@@ -447,8 +447,8 @@ mod tests {
 
     #[test]
     fn ports_stay_with_their_vm() {
-        // FNV's own examples: 0xe40c292c is the hash of "a".
-        let of_a = u16::try_from(20_000 + 0xe40c_292c_u32 % 12_768).unwrap();
+        // 0xaf63dc4c8601ec8c is the hash of "a" (RFC 9923).
+        let of_a = u16::try_from(20_000 + 0xaf63_dc4c_8601_ec8c_u64 % 12_768).unwrap();
         assert_eq!(own_ports("a"), [of_a, of_a + 1, of_a + 2, of_a + 3, 0]);
         for identity in ["", "web-01.vm.g.s", "web-02.vm.g.s"] {
             assert!(own_ports(identity).iter().all(|port| *port == 0 || (20_000..32_768).contains(port)));
