@@ -23,6 +23,11 @@ impl Thing for Connection {
     const KIND: &'static str = "connection";
 }
 
+/// What each end of a pair of sockets holds until the other one takes it, as far as the system lets it (unix(7)): four
+/// times of what a TLS connection brings at once, so that neither waits for the other. By default it is 208 KiB.
+#[cfg(unix)]
+const BUFFERED: usize = 1024 * 1024;
+
 /// A port of a VM, found, to which connections can be opened.
 pub(crate) struct Destination {
     connector: Arc<Connector>,
@@ -49,6 +54,8 @@ impl Connection {
     pub(crate) fn open(client: &Client, options: &Values) -> Result<(std::os::fd::OwnedFd, Self), Failure> {
         use std::os::unix::net::UnixStream;
 
+        use rustix::net::sockopt::set_socket_send_buffer_size;
+
         let flags = client.refine(options)?;
         let (words, port) = (place::words(&flags)?, place::resource_port(&flags)?);
         let keepalive = client.keepalive().map(str::to_owned);
@@ -68,6 +75,9 @@ impl Connection {
             let destination = found.get_or_try_init(find).await?;
             let pair = || -> std::io::Result<_> {
                 let (theirs, ours) = UnixStream::pair()?;
+                for end in [&theirs, &ours] {
+                    set_socket_send_buffer_size(end, BUFFERED)?;
+                }
                 ours.set_nonblocking(true)?;
                 Ok((theirs, bastide::LocalSocket::Unix(tokio::net::UnixStream::from_std(ours)?)))
             };
