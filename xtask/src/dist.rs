@@ -115,9 +115,13 @@ struct Release {
 impl Release {
     fn new(root: PathBuf, target: Option<&str>, speed: Speed) -> Result<Release> {
         let epoch = epoch(&root)?;
-        // The workspace has one version, and this program is of the workspace.
-        let version = env!("CARGO_PKG_VERSION");
-        Ok(Release { target: Target::named(target)?, root, version, epoch, speed })
+        Ok(Release { target: Target::named(target)?, root, version: VERSION, epoch, speed })
+    }
+
+    /// For the tests: for this machine, on any day.
+    fn of_what_is_built(root: PathBuf) -> Result<Release> {
+        let target = Target::named(None)?;
+        Ok(Release { root, target, version: VERSION, epoch: ANY_DAY, speed: Speed::Quick })
     }
 
     /// The name of the archive and of the folder in it.
@@ -161,13 +165,14 @@ impl Make {
 
 /// For the tests: what a build of the whole workspace has made, unpacked into `prefix`, and its wheel in the folder `out`.
 pub(crate) fn of_what_is_built(root: &Path, prefix: &Path, out: &Path) -> Result<PathBuf> {
-    let target = Target::named(None)?;
-    let version = env!("CARGO_PKG_VERSION");
-    let release = Release { root: root.to_owned(), target, version, epoch: ANY_DAY, speed: Speed::Quick };
+    let release = Release::of_what_is_built(root.to_owned())?;
     let product = Product::new(&release, Built::within(&cargo::programs()?))?;
     product.archive(&release)?.write(prefix, release.epoch)?;
     wheel::write(&release, &product, out)
 }
+
+/// The workspace has one version, and this program is of the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A day in 2026: tests are also run where there is no commit.
 const ANY_DAY: u64 = 1_767_323_045;

@@ -37,7 +37,7 @@ pub(crate) fn provide(root: &Path, shipped: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// The one file of a folder whose name ends so.
-fn only(folder: &Path, end: &str) -> Result<PathBuf> {
+pub(crate) fn only(folder: &Path, end: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bastide_core::End;
+use bastide_core::{EVER, End};
 use bastide_relay::{Account, Local, Moved, Relay};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -484,9 +484,6 @@ impl Activity {
         }
     }
 }
-
-/// As good as no limit, and no more than a clock can count: a hundred years.
-const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 async fn end_of(lifetime: Option<Duration>) {
     match lifetime {

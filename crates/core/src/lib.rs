@@ -33,4 +33,4 @@ pub use resource_id::ResourceId;
 pub use retry::{Attempt, End, Heard, RetryPolicy, Verdict, is_closed_port, verdict};
 pub use secret::Secret;
 pub use target::{Target, TargetKind};
-pub use wait::Wait;
+pub use wait::{EVER, Wait};

@@ -1,7 +1,10 @@
-//! A time to wait, in words for a person. It leaves out waiting.
+//! A time to wait, in words for a person, and the longest. It leaves out waiting.
 
 use std::fmt;
 use std::time::Duration;
+
+/// As good as no limit, and no more than a clock can count: a hundred years.
+pub const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A time to wait. Shown in the unit that a person would use, rounded up: `7 s`, `5 minutes`, `an hour`, `3 hours`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

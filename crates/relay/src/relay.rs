@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bastide_core::{
-    Attempt, End, Heard, Plan, Provider, RdpFile, RdpSignIn, ResourceId, RetryPolicy, TokenRequest, Verdict,
-    causes, is_closed_port, verdict,
+    Attempt, EVER, End, Heard, Plan, Provider, RdpFile, RdpSignIn, ResourceId, RetryPolicy, TokenRequest,
+    Verdict, causes, is_closed_port, verdict,
 };
 use bastide_net::{Network, Origin};
 use tokio::sync::Semaphore;
@@ -122,9 +122,6 @@ impl Drop for Shared {
         self.stock.clear();
     }
 }
-
-/// As good as no limit, and no more than a clock can count: a hundred years.
-const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Connections being opened at once: each costs a TLS handshake here and a session at the service, whose limit
 /// is about 40 an instance (protocol.md §4).

@@ -6,7 +6,7 @@
  * Counted is a window in the middle: neither the set-up nor the end, only the steady state.
  */
 
-#include <bastide.h>
+#include "common.h"
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -14,9 +14,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,24 +25,10 @@ static atomic_bool stop;
 static atomic_uint_fast64_t moved;
 static int upwards;
 
-static void check(bastide_error *error) {
-    if (error != NULL) {
-        fprintf(stderr, "error: %s\n", bastide_error_message(error));
-        exit(1);
-    }
-}
-
-static void expect(int holds, const char *what) {
-    if (!holds) {
-        perror(what);
-        exit(1);
-    }
-}
-
 static void *stream(void *descriptor) {
     int fd = *(int *)descriptor;
     unsigned char *buffer = malloc(CHUNK);
-    expect(buffer != NULL, "malloc");
+    expect(buffer != NULL);
     memset(buffer, 0x5A, CHUNK);
     while (!stop) {
         ssize_t now = upwards ? write(fd, buffer, CHUNK) : read(fd, buffer, CHUNK);
@@ -72,28 +56,9 @@ static int to_port(const char *port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-    expect(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
-    expect(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0, "TCP_NODELAY");
+    expect(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    expect(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0);
     return fd;
-}
-
-static bastide_client *open_client(int count, char **words) {
-    bastide_options *options = NULL;
-    bastide_client *client = NULL;
-    check(bastide_options_new(&options));
-    check(bastide_options_use_environment(options));
-    for (int i = 0; i < count; i++) {
-        char *value = strchr(words[i], '=');
-        if (value == NULL) {
-            fprintf(stderr, "error: '%s' is not KEY=VALUE\n", words[i]);
-            exit(2);
-        }
-        *value = '\0';
-        check(bastide_options_set(options, words[i], value + 1));
-    }
-    check(bastide_client_new(options, &client));
-    bastide_options_free(options);
-    return client;
 }
 
 int main(int count, char **words) {
@@ -106,7 +71,7 @@ int main(int count, char **words) {
     upwards = strcmp(words[1], "up") == 0;
     const char *loopback = "loopback=";
     const char *port = strncmp(words[4], loopback, strlen(loopback)) == 0 ? words[4] + strlen(loopback) : NULL;
-    bastide_client *client = port == NULL ? open_client(count - 4, words + 4) : NULL;
+    bastide_client *client = port == NULL ? open_client(count - 3, words + 3) : NULL;
     int descriptors[MOST];
     pthread_t threads[MOST];
     for (int i = 0; i < connections; i++) {
@@ -117,7 +82,7 @@ int main(int count, char **words) {
         }
     }
     for (int i = 0; i < connections; i++) {
-        expect(pthread_create(&threads[i], NULL, stream, &descriptors[i]) == 0, "pthread_create");
+        expect(pthread_create(&threads[i], NULL, stream, &descriptors[i]) == 0);
     }
     wait_for(WARM_UP);
     uint64_t before = moved;

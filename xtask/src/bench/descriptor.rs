@@ -78,7 +78,11 @@ impl<'a> Bench<'a> {
             "-Werror",
             "-pthread",
         ]);
-        compile.arg("-I").arg(root.join("crates/ffi/include")).arg("-o").arg(&program);
+        // Beside the header what the programs of the tests share.
+        for folder in ["crates/ffi/include", "tests/tests/ffi/programs"] {
+            compile.arg("-I").arg(root.join(folder));
+        }
+        compile.arg("-o").arg(&program);
         compile.arg(root.join("xtask/src/bench/descriptor.c"));
         compile.arg(format!("-Wl,-rpath,{}", folder.display())).arg("-L").arg(&folder).arg("-lbastide");
         cargo::output(compile)?;

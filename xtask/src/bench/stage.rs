@@ -91,18 +91,8 @@ impl Stage {
     /// `bastide tunnel` in that environment.
     pub(super) fn bastide(&self, environment: &Environment, service: u16) -> Result<Client> {
         let mut command = Command::new(self.release.join("bastide"));
-        command
-            .args([
-                "tunnel",
-                "--name",
-                "bastion",
-                "--resource-group",
-                "demo",
-                "--credential",
-                "client-secret",
-            ])
-            .args(["--target-resource-id", &environment.machine(), "--resource-port", &service.to_string()])
-            .args(["--port", "0", "-o", "json"]);
+        command.arg("tunnel").args(environment.options(service).map(|option| format!("--{option}")));
+        command.args(["--port", "0", "-o", "json"]);
         let (program, port) = start_in(command, &self.home, environment, |line| {
             let event: Value = serde_json::from_str(line).ok()?;
             if event.get("event")?.as_str()? != "ready" {
@@ -269,7 +259,8 @@ impl Environment {
         command.envs(self.0.iter().map(|(name, value)| (name, value)));
     }
 
-    /// The options of the library for a service of the far end.
+    /// What a client is told of a service of the far end: options of the library, and flags of the command line without
+    /// their dashes.
     pub(super) fn options(&self, service: u16) -> [String; 5] {
         [
             "name=bastion".to_owned(),

@@ -32,7 +32,7 @@ pub(super) fn write(release: &Release, product: &Product, out: &Path) -> Result<
     let mut about = Layout::default();
     about.text("DEBIAN/control", control(release, size, &needed(release, folder.path(), &programs)?));
     about.text("DEBIAN/triggers", "activate-noawait ldconfig\n");
-    let (library, generation) = SONAME.split_once(".so.").context("the library has no generation")?;
+    let (library, generation) = library()?;
     about.text("DEBIAN/shlibs", format!("{library} {generation} bastide (>= {})\n", release.version));
     about.script("DEBIAN/prerm", PRERM);
     about.write(&tree, release.epoch)?;
@@ -66,14 +66,19 @@ pub(super) fn changes(release: &Release) -> Result<String> {
 }
 
 /// What lintian finds wrong, and is meant.
-pub(super) fn on_purpose(release: &Release) -> String {
-    let (library, generation) = SONAME.split_once(".so.").unwrap_or((SONAME, ""));
-    format!(
+pub(super) fn on_purpose(release: &Release) -> Result<String> {
+    let (library, generation) = library()?;
+    Ok(format!(
         "# One package for all: whoever downloads it has the command, the library and its header in one go.\n\
          bastide: package-name-doesnt-match-sonames {library}{generation}\n\
          bastide: link-to-shared-library-in-wrong-package usr/lib/{gnu}/{SONAME} [usr/lib/{gnu}/{library}.so]\n",
         gnu = release.target.gnu
-    )
+    ))
+}
+
+/// The library's name, and the number of its interface.
+fn library() -> Result<(&'static str, &'static str)> {
+    SONAME.split_once(".so.").context("the library has no generation")
 }
 
 const KIBIBYTE: u64 = 1024;

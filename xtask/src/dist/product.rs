@@ -82,7 +82,7 @@ impl Product {
         layout.text(format!("{documents}/changelog.gz"), compressed(&changes)?);
         let of_package = deb::changes(release)?;
         layout.text(format!("{documents}/changelog.Debian.gz"), compressed(of_package.as_bytes())?);
-        layout.text("usr/share/lintian/overrides/bastide", deb::on_purpose(release));
+        layout.text("usr/share/lintian/overrides/bastide", deb::on_purpose(release)?);
         let license = std::fs::read_to_string(release.root.join("LICENSE-MIT"))?;
         layout.text(format!("{documents}/copyright"), copyright(&license));
         layout.below("usr/lib/python3/dist-packages", &python(release)?);

@@ -11,15 +11,12 @@ use anyhow::{Context, Result};
 use super::build::{Built, Speed};
 use super::layout::Layout;
 use super::product::Product;
-use super::target::Target;
-use super::{ANY_DAY, Release, SUMS, write};
+use super::{Release, SUMS, write};
 use crate::{cargo, needs};
 
 /// A release that is made of what is built.
 pub(super) fn release() -> Result<Release> {
-    let target = Target::named(None)?;
-    let version = env!("CARGO_PKG_VERSION");
-    Ok(Release { root: cargo::root()?, target, version, epoch: ANY_DAY, speed: Speed::Quick })
+    Release::of_what_is_built(cargo::root()?)
 }
 
 /// What the build of the whole workspace has made.

@@ -3,7 +3,6 @@
 //! to the tests. It takes about an hour. It leaves out what is not committed.
 
 use std::collections::BTreeSet;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::build::Speed;
 use super::{SUMS, sum};
 use crate::environment::NO_IMDS;
+use crate::packages::only;
 use crate::steps::Steps;
 use crate::{cargo, needs};
 
@@ -163,11 +163,8 @@ impl Debian {
 
     /// The package of a folder, by dpkg alone: what it needs has to be there.
     fn install(&self, packages: &Path) -> Result<()> {
-        let found = std::fs::read_dir(packages)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.as_os_str().as_bytes().ends_with(b".deb"));
         let inside = self.root.join("bastide.deb");
-        std::fs::copy(found.context("there is no package")?, &inside)?;
+        std::fs::copy(only(packages, ".deb")?, &inside)?;
         self.run(&["dpkg", "--install", "/bastide.deb"])?;
         std::fs::remove_file(inside)?;
         Ok(())

@@ -134,7 +134,7 @@ impl Client {
         }
         let Err(error) = relay.prepare(PROOF_KEPT).await else { return Ok(relay) };
         tracing::debug!(%error, "what an earlier run has found does not work");
-        if let Some(kept) = self.kept(&found.words).await? {
+        if let Some(kept) = &found.host.kept {
             kept.forget();
         }
         let anew = self.find(&found.words).await?;

@@ -66,6 +66,16 @@ def _wait(call: Callable[[], T], undo: Optional[Callable[[T], None]] = None) -> 
     if threading.current_thread() is not threading.main_thread():
         return call()
     future: "Future[T]" = Future()
+    try:
+        _carry_out(call, future)
+        return future.result()
+    except BaseException:  # Of a signal handler, or of the call itself, of which there is nothing to undo.
+        _undo_later(future, undo)
+        raise
+
+
+def _carry_out(call: Callable[[], T], future: "Future[T]") -> None:
+    """Has a call carried out by a thread of its own, which tells `future` what it comes to."""
 
     def run() -> None:
         try:
@@ -73,12 +83,7 @@ def _wait(call: Callable[[], T], undo: Optional[Callable[[T], None]] = None) -> 
         except BaseException as error:
             future.set_exception(error)
 
-    try:
-        threading.Thread(target=run, name="bastide-wait", daemon=True).start()
-        return future.result()
-    except BaseException:  # Of a signal handler, or of the call itself, of which there is nothing to undo.
-        _undo_later(future, undo)
-        raise
+    threading.Thread(target=run, name="bastide-wait", daemon=True).start()
 
 
 def _undo_later(future: "Future[T]", undo: Optional[Callable[[T], None]]) -> None:
@@ -198,14 +203,7 @@ class Client:
     ) -> socket.socket:
         """The same within asyncio: for `asyncssh.connect(sock=…)`, say."""
         future: "Future[socket.socket]" = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(self._connect(target, port, options))
-            except BaseException as error:
-                future.set_exception(error)
-
-        threading.Thread(target=run, name="bastide-wait", daemon=True).start()
+        _carry_out(lambda: self._connect(target, port, options), future)
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
